@@ -1,0 +1,32 @@
+"""The errors a user can meet. Each message is one line that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+
+class CompressError(Exception):
+    """Base of every error that onnxcompress raises on purpose; the CLI prints it and exits with 1."""
+
+
+class ModelError(CompressError):
+    """The model cannot be read, is not valid, or cannot be run."""
+
+
+class DataError(CompressError):
+    """The data (`--data`) cannot be read or does not fit the model's inputs."""
+
+
+class CalibrationError(CompressError):
+    """Ranges could not be taken: non-finite activations, no samples, ranges that do not fit the model."""
+
+
+class EvaluationError(CompressError):
+    """The evaluation function (`--eval`) failed or gave something that is not a score."""
+
+
+class ExportError(CompressError):
+    """A torch module could not be exported, or the exported model does not agree with it."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in one line of at most 400 characters; its class if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]

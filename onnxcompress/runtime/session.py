@@ -1,0 +1,121 @@
+"""Opening an ONNX Runtime session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnxcompress.errors import DataError, ModelError, first_line
+from onnxcompress.model_io import Source, initializer_bytes, saved_model
+
+Feeds = Mapping[str, np.ndarray[Any, Any]]
+Array = np.ndarray[Any, Any]
+
+IN_MEMORY_LIMIT = 1 << 30
+
+
+def open_session(
+    source: Source,
+    *,
+    threads: int = 0,
+    optimize: bool = True,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+    keep_memory: bool = True,
+    disabled_optimizers: Sequence[str] = (),
+    profile_prefix: str | None = None,
+) -> ort.InferenceSession:
+    """Open a model in ONNX Runtime.
+
+    Args:
+        source: a path or a model.
+        threads: within an operator; 0: ONNX Runtime's choice.
+        optimize: False runs the graph as it is written.
+        providers: execution providers, in order of preference.
+        keep_memory: False gives the memory of each run back (slower, for calibration).
+        disabled_optimizers: names of ONNX Runtime's graph transformers to leave out.
+        profile_prefix: turns the profiler on; where its file goes.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model; the message is its own first line.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
+    if not keep_memory:
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+    name = "the model" if isinstance(source, ir.Model) else str(source)
+    try:
+        arguments: dict[str, Any] = {"sess_options": options, "providers": list(providers)}
+        if disabled_optimizers:
+            arguments["disabled_optimizers"] = list(disabled_optimizers)
+        if isinstance(source, ir.Model) and initializer_bytes(source) < IN_MEMORY_LIMIT:
+            return ort.InferenceSession(_serialized(source), **arguments)
+        with saved_model(source) as path:
+            if not path.is_file():
+                raise ModelError(f"{path}: no such file")
+            return ort.InferenceSession(str(path), **arguments)
+    except ModelError:
+        raise
+    except Exception as error:  # ONNX Runtime raises its own, unrelated classes
+        raise ModelError(f"{name}: ONNX Runtime cannot open it: {first_line(error)}") from error
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    sess_options: ort.SessionOptions | None = None,
+    providers: Sequence[str] | None = None,
+) -> ort.InferenceSession:
+    """Open a compressed (or any) model as a user's own session.
+
+    Args:
+        path: the model file.
+        sess_options: the caller's options; default ones when None.
+        providers: execution providers; the CPU's when None.
+
+    Raises:
+        ModelError: no such file, or ONNX Runtime refuses the model.
+    """
+    if not Path(path).is_file():
+        raise ModelError(f"{path}: no such file")
+    try:
+        return ort.InferenceSession(
+            str(path), sess_options=sess_options, providers=list(providers or ["CPUExecutionProvider"])
+        )
+    except Exception as error:
+        raise ModelError(f"{path}: ONNX Runtime cannot open it: {first_line(error)}") from error
+
+
+def run(session: ort.InferenceSession, feeds: Feeds, outputs: Sequence[str] | None = None) -> list[Array]:
+    """Run one feed, taking only the inputs that the model has.
+
+    Raises:
+        DataError: ONNX Runtime refuses the feed (shapes, types).
+    """
+    try:
+        names = [i.name for i in session.get_inputs()]
+        return list(session.run(outputs, {n: feeds[n] for n in names if n in feeds}))
+    except Exception as error:
+        raise DataError(f"the model cannot run this feed: {first_line(error)}") from error
+
+
+def _serialized(model: ir.Model) -> bytes:
+    from onnxcompress.model_io import external_tensors
+
+    if any(True for _ in external_tensors(model)):
+        model = ir.external_data.load_to_model(model.clone())
+    data: bytes = ir.to_proto(model).SerializeToString()
+    return data

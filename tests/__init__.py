@@ -1,0 +1,1 @@
+"""The tests, and under `zoo` the real models they run on."""
