@@ -1,0 +1,12 @@
+"""Lowering: from what a graph says to what a runtime runs fast.
+
+These passes change no result beyond rounding. They know the kernels of stock ONNX Runtime, so they come last,
+after quantization, and only where measuring shows a gain.
+"""
+
+from onnxcompress.passes.lower.bias import KeepBiasSum
+from onnxcompress.passes.lower.linear import FuseIntegerLinear
+from onnxcompress.passes.lower.residual import KeepResidualSum
+from onnxcompress.passes.lower.silu import FuseSiLU
+
+__all__ = ["FuseIntegerLinear", "FuseSiLU", "KeepBiasSum", "KeepResidualSum"]
