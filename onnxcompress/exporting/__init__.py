@@ -1,0 +1,1 @@
+"""The parts of `onnxcompress.export`: example inputs, verification, provenance, what the command line names."""
