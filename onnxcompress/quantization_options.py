@@ -1,0 +1,101 @@
+"""How `quantize` quantizes: its options, and which of them go together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from onnxcompress.calibration import METHODS
+from onnxcompress.passes.quantize import QuantizeWeights
+
+Mode = Literal["static", "dynamic", "weight-only"]
+MODES = ("static", "dynamic", "weight-only")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to quantize; `quantize` says what each is.
+
+    Raises:
+        ValueError: values that do not exist or do not go together.
+    """
+
+    mode: Mode = "static"
+    method: str | None = None
+    weights: Literal["int8", "int4"] = "int8"
+    block_size: int | None = None
+    activations: Literal["u8", "s8", "u16"] = "u8"
+    exclude: Sequence[str] = ()
+    wide: Sequence[str] = ()
+    smooth: float | None = None
+    equalize: bool = False
+    bias_correction: bool = False
+    portable: bool = False
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        choices = {
+            "mode": MODES, "method": (None, *METHODS), "weights": ("int8", "int4"), "activations": ("u8", "s8", "u16"),
+        }  # fmt: skip
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(filter(None, allowed))}, not {getattr(self, name)!r}"
+                )
+        if isinstance(self.exclude, str) or isinstance(self.wide, str):
+            raise ValueError("exclude and wide take a list of names, not one string")
+        if self.smooth is not None and not 0 <= self.smooth <= 1:
+            raise ValueError(f"smooth must lie between 0 and 1, not {self.smooth}")
+        for mode, names in _ONLY_FOR.items():
+            for name in names:
+                given, default = getattr(self, name) or None, getattr(Options, name) or None
+                if self.mode not in mode and given != default:
+                    raise ValueError(
+                        f"{name.replace('_', ' ')} is for {' and '.join(mode)} quantization, not {self.mode}"
+                    )
+        if self.wide and self.activations == "s8":
+            raise ValueError("wide goes with u8 activations, not with s8")
+        self.weight_pass()
+
+    def weight_pass(self, exclude: Sequence[str] = ()) -> QuantizeWeights:
+        """The pass of the weight-only mode.
+
+        Four bits become MatMulNBits unless portable; eight stay behind DequantizeLinear, per channel, which
+        ONNX Runtime 1.31 runs as fast or faster before a MatMul.
+        """
+        four = self.weights == "int4"
+        return QuantizeWeights(
+            4 if four else 8, block_size=self.block_size, form="nbits" if four and not self.portable else "dequantize",
+            accuracy_level=4, exclude=frozenset(exclude),
+        )  # fmt: skip
+
+    def check_sources(self, *, data: bool, ranges: bool) -> None:
+        """Whether the data and ranges that are there are those that are needed.
+
+        Raises:
+            ValueError: they are not.
+        """
+        changed = self.smooth is not None or self.equalize
+        if ranges and self.mode != "static":
+            raise ValueError(f"{self.mode} quantization takes no ranges")
+        if self.mode == "static" and not (data or ranges):
+            raise ValueError("static quantization needs data to calibrate on, or ranges")
+        if ranges and changed:
+            raise ValueError("smooth and equalize change the tensors that ranges were taken of: give data instead")
+        if self.mode == "dynamic" and data != (self.smooth is not None):
+            reason = "with smooth needs data" if self.smooth is not None else "takes no data (but with smooth)"
+            raise ValueError(f"dynamic quantization {reason}")
+        if self.mode == "weight-only" and data:
+            raise ValueError("weight-only quantization takes no data")
+        if self.bias_correction and not data:
+            raise ValueError("bias correction needs data")
+        if data and ranges and not self.bias_correction:
+            raise ValueError("give data or ranges, not both (data beside ranges is for bias correction)")
+
+
+_ONLY_FOR: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("static",): ("method", "activations", "wide", "bias_correction"),
+    ("static", "dynamic"): ("smooth", "equalize"),
+    ("weight-only",): ("weights", "block_size"),
+}

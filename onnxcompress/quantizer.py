@@ -1,0 +1,336 @@
+"""`quantize`: static, dynamic or weight-only quantization, without a search."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx_ir as ir
+
+from onnxcompress.calibration import Ranges, fingerprint
+from onnxcompress.calibration.collect import Sources
+from onnxcompress.data import DataSet, ImageOptions, open_data
+from onnxcompress.errors import CalibrationError, ModelError
+from onnxcompress.model_io import Source, clone_model, file_bytes, initializer_bytes, load_model, save_model
+from onnxcompress.optimizer import Log, optimize
+from onnxcompress.passes.quantize import CorrectBias, Decision, EqualizeChannels, SmoothActivations
+from onnxcompress.passes.quantize.weight_only import LEAST_OPSET
+from onnxcompress.passes.simplify import count_nodes
+from onnxcompress.passes.simplify.editor import all_nodes
+from onnxcompress.progress import Progress, silent
+from onnxcompress.quantization_channels import mean_errors, smoothing_statistics
+from onnxcompress.quantization_names import matching, quantized_operators
+from onnxcompress.quantization_options import Mode, Options
+from onnxcompress.quantization_static import RangeSource, explained, wide_tensors, with_ranges
+from onnxcompress.recipe import Recipe, finish, insert, lower, make_plan, prepare
+from onnxcompress.runtime import open_session
+
+DEFAULT_METHOD = "mse"
+
+PER_CHANNEL_OPSET = 13
+"""The first opset whose DequantizeLinear takes a scale per channel."""
+
+OPENED_BYTES = 2 << 30
+"""Models with more weights than this are written without being opened: they might not fit in memory."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What `quantize` gives back.
+
+    Attributes:
+        model: a new model.
+        decisions: what became of every node that could have been quantized, and why.
+        notes: what the user should know.
+    """
+
+    model: ir.Model
+    decisions: list[Decision] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `quantize_file` did. Bytes include external data; nodes are those of `Quantized.decisions`."""
+
+    output: str
+    mode: str
+    bytes_before: int
+    bytes_after: int
+    quantized: int
+    float: int
+    nodes: list[Decision]
+    notes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def quantize(
+    model: Source,
+    *,
+    mode: Mode = "static",
+    data: Sources | None = None,
+    ranges: str | os.PathLike[str] | Ranges | None = None,
+    method: str | None = None,
+    weights: Literal["int8", "int4"] = "int8",
+    block_size: int | None = None,
+    activations: Literal["u8", "s8", "u16"] = "u8",
+    exclude: Sequence[str] = (),
+    wide: Sequence[str] = (),
+    smooth: float | None = None,
+    equalize: bool = False,
+    bias_correction: bool = False,
+    portable: bool = False,
+    threads: int = 0,
+    progress: Progress = silent,
+) -> Quantized:
+    """Quantize a model, as it is told to: nothing is measured (`compress` searches and measures).
+
+    Static and dynamic quantization optimize the model first. With `ranges` the model is quantized as it stands
+    instead, since they are true of its own tensors only: optimize, then calibrate, then quantize. Weight-only
+    quantization changes the weights only (and the opset, where it is below 21), and streams them.
+
+    Args:
+        model: a path, or a model, which is not changed.
+        mode: static (int8 weights and activations, with ranges known beforehand), dynamic (the same with ranges
+            taken on every run; MatMul and Gemm only) or weight-only.
+        data: feeds to calibrate on, as for `calibrate`; static, and for `smooth`.
+        ranges: static: what `calibrate` gave for this model, or its file.
+        method: how data becomes ranges: minmax, percentile, entropy, mse or moving-average. None: mse, and the
+            method of `ranges`.
+        weights: weight-only: int8 (a scale per output channel) or int4 (per block of inputs).
+        block_size: weight-only: inputs that share a scale, a power of two and at least 16.
+        activations: static: u8 (CPUs), s8 (symmetric, for GPUs) or u16.
+        exclude: nodes that stay float: names, or patterns with * and ?.
+        wide: static: nodes whose input activations take 16 bits, likewise.
+        smooth: alpha of SmoothQuant, 0 to 1 (0.5 is usual): outliers of normalized activations move into the
+            weights that they meet.
+        equalize: cross-layer equalization of convolution weights first.
+        bias_correction: static: take the mean error that quantizing a layer's weight adds out of its bias. It helps
+            most small convolution networks and can hurt others: measure.
+        portable: standard operators only, none of ONNX Runtime's own.
+        threads: of ONNX Runtime, when data is run; 0: its choice.
+        progress: called as work goes on.
+
+    Raises:
+        ValueError: arguments that do not exist or do not go together.
+        ModelError: the model cannot be read or run, or a pattern matches no node.
+        CalibrationError: ranges of another model, or activations that are not finite.
+        DataError: feeds that do not fit the model.
+    """
+    options = Options(
+        mode, method, weights, block_size, activations, exclude, wide, smooth, equalize, bias_correction, portable,
+        threads,
+    )  # fmt: skip
+    options.check_sources(data=data is not None, ranges=ranges is not None)
+    found = Ranges.load(ranges) if isinstance(ranges, str | os.PathLike) else ranges
+    return _quantize(clone_model(model), options, None if data is None else data, found, progress)
+
+
+def quantize_file(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    options: Options,
+    *,
+    data: Sequence[str] = (),
+    images: ImageOptions | None = None,
+    ranges: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> Summary:
+    """`quantize` from file to file. The result is opened in ONNX Runtime before it appears under its name.
+
+    Raises:
+        as `quantize`; ModelError also where the result does not open, or cannot be written.
+    """
+    options.check_sources(data=bool(data), ranges=ranges is not None)
+    if not Path(target).parent.is_dir():
+        raise ModelError(f"{Path(target).parent}: no such folder; make it first")
+    model = load_model(source)
+    before, held = file_bytes(source), initializer_bytes(model)
+    feeds = open_data(data, model, images=images) if data else None
+    result = _quantize(model, options, feeds, None if ranges is None else Ranges.load(ranges), progress)
+    notes = list(result.notes)
+    opens = max(held, initializer_bytes(result.model)) <= OPENED_BYTES
+    if not opens:
+        notes.append("the result was not opened in ONNX Runtime before it was written: it is large")
+    progress("writing", 0, None)
+    save_model(result.model, target, verify=_open if opens else None)
+    done = sum(decision.quantized for decision in result.decisions)
+    return Summary(
+        str(target),
+        options.mode,
+        before,
+        file_bytes(target),
+        done,
+        len(result.decisions) - done,
+        result.decisions,
+        notes,
+    )
+
+
+def _open(path: Path) -> None:
+    try:
+        open_session(path, threads=1)
+    except ModelError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise ModelError(f"the quantized model does not load and was not written: {reason}") from error
+
+
+def _quantize(
+    model: ir.Model, options: Options, data: Sources | None, ranges: Ranges | None, progress: Progress
+) -> Quantized:
+    """`model` may be changed."""
+    present = quantized_operators(model)
+    if present:
+        listed = ", ".join(f"{count} {op}" for op, count in present.most_common(3))
+        return Quantized(model, notes=[f"the model is quantized already ({listed}): it was left as it is"])
+    feeds = None if data is None else open_data(data, model)
+    match options.mode:
+        case "static":
+            result = _static(model, options, feeds, ranges, progress)
+        case "dynamic":
+            result = _dynamic(model, options, feeds, progress)
+        case _:
+            result = _weight_only(model, options, progress)
+    if not any(decision.quantized for decision in result.decisions):
+        result.notes.insert(0, f"nothing was quantized: {_why_not(result.decisions)}")
+    return result
+
+
+def _static(
+    model: ir.Model, options: Options, data: DataSet | None, ranges: Ranges | None, progress: Progress
+) -> Quantized:
+    notes: list[str] = []
+    if ranges is not None:
+        ranges = _fitting(ranges, model, options.method)
+        notes += _unoptimized(model)
+    recipe = _recipe(options, optimize=ranges is None)
+    recipe, prepared = _prepared(model, recipe, options, data, notes, progress)
+    _require_opset(prepared, PER_CHANNEL_OPSET)
+    if options.activations == "u16" or options.wide:
+        _require_opset(prepared, LEAST_OPSET)
+        notes.append("ONNX Runtime's CPU kernels have no 16-bit activations: such nodes run in float between Q and DQ")
+    source = RangeSource(
+        prepared, recipe, ranges, data, options.method or DEFAULT_METHOD, options.threads, progress
+    )  # fmt: skip
+    recipe, reasons = with_ranges(recipe, source)
+    if options.wide and not wide_tensors(make_plan(prepared, recipe), recipe):
+        notes.append("wide has no effect: none of its nodes is quantized")
+    result, decisions = insert(prepared, recipe)
+    if options.bias_correction:
+        assert data is not None
+        step = CorrectBias(mean_errors(prepared, result, data, threads=options.threads, progress=progress))
+        step(result)
+        notes.append(f"corrected the biases of {_share(step.decisions)} layers")
+    lower(result, recipe)
+    return Quantized(result, explained(decisions, reasons), notes)
+
+
+def _dynamic(model: ir.Model, options: Options, data: DataSet | None, progress: Progress) -> Quantized:
+    notes: list[str] = []
+    recipe, prepared = _prepared(model, _recipe(options, optimize=True), options, data, notes, progress)
+    _require_opset(prepared, PER_CHANNEL_OPSET)
+    result, decisions = finish(prepared, recipe)
+    return Quantized(result, decisions, notes)
+
+
+def _weight_only(model: ir.Model, options: Options, progress: Progress) -> Quantized:
+    log = Log()
+    model = optimize(model, portable=True, most_rounds=0, progress=progress, log=log)
+    if model.graph.opset_imports.get("", 0) < LEAST_OPSET:
+        raise ModelError(f"weight-only quantization needs opset {LEAST_OPSET}, and {'; '.join(log.notes)}")
+    step = options.weight_pass(matching(options.exclude, all_nodes(model), "exclude"))
+    step(model)
+    notes = []
+    wider = [d for d in step.decisions if d.quantized and d.reason.startswith("8 bits")]
+    if options.weights == "int4" and wider:
+        notes.append(f"{len(wider)} of the quantized nodes take 8 bits, having no 4-bit form; --explain says why")
+    every_run = [
+        d for d in step.decisions if d.quantized and d.op in ("Conv", "Gemm") and "MatMulNBits" not in d.reason
+    ]
+    if every_run:
+        notes.append(
+            f"ONNX Runtime dequantizes the weights of {len(every_run)} Conv and Gemm nodes on every run: the file is "
+            "smaller, the model is not faster"
+        )
+    return Quantized(model, step.decisions, notes)
+
+
+def _recipe(options: Options, *, optimize: bool) -> Recipe:
+    assert options.mode != "weight-only"
+    return Recipe(
+        optimize=optimize, portable=options.portable, mode=options.mode, activations=options.activations,
+        method=options.method or "", residual_sum=True, tables=True, equalize=options.equalize,
+    )  # fmt: skip
+
+
+def _prepared(
+    model: ir.Model, recipe: Recipe, options: Options, data: DataSet | None, notes: list[str], progress: Progress
+) -> tuple[Recipe, ir.Model]:
+    """The recipe with the user's nodes in it, and the float model that it quantizes, equalized and smoothed."""
+    progress("optimize", 0, None)
+    prepared = prepare(model, replace(recipe, equalize=False))
+    if options.equalize:
+        equalizing = EqualizeChannels()
+        equalizing(prepared)
+        notes.append(f"equalized {sum(d.quantized for d in equalizing.decisions)} pairs of layers")
+    if options.smooth is not None:
+        assert data is not None
+        statistics = smoothing_statistics(prepared, data, threads=options.threads, progress=progress)
+        smoothing = SmoothActivations(statistics, options.smooth, allow_mul=True)
+        smoothing(prepared)
+        notes.append(
+            f"smoothed the inputs of {_share(smoothing.decisions)} linear layers after a normalization"
+            if smoothing.decisions
+            else "smooth has no effect: no MatMul or Gemm with constant weights reads a normalization"
+        )
+    excluded = matching(options.exclude, prepared.graph, "exclude")
+    wide = matching(options.wide, prepared.graph, "wide")
+    return replace(recipe, exclude=dict.fromkeys(excluded, "user"), wide=tuple(wide)), prepared
+
+
+def _fitting(ranges: Ranges, model: ir.Model, method: str | None) -> Ranges:
+    """The ranges, by the method asked for, if they are this model's.
+
+    Optimizing renames tensors and folds nodes under the names they had, so no other model's ranges will do.
+    """
+    if ranges.digest != fingerprint(model):
+        raise CalibrationError(
+            "the ranges were taken from another model: quantize the very model that was calibrated, "
+            "calibrate this one, or give data"
+        )
+    return ranges if method is None or method == ranges.method else ranges.by(method)
+
+
+def _unoptimized(model: ir.Model) -> list[str]:
+    before, after = count_nodes(model), count_nodes(optimize(model, portable=True))
+    if after >= before:
+        return []
+    return [
+        f"the model was quantized as it stands, since its ranges were taken of it; optimizing would make {after} nodes "
+        f"of its {before}: optimize, calibrate and quantize in that order for a faster result"
+    ]
+
+
+def _require_opset(model: ir.Model, least: int) -> None:
+    opset = model.graph.opset_imports.get("", 0)
+    if opset < least:
+        log = Log()
+        optimize(model, most_rounds=0, log=log)
+        raise ModelError(f"this quantization needs opset {least}, the model has {opset}: {'; '.join(log.notes)}")
+
+
+def _share(decisions: Sequence[Decision]) -> str:
+    return f"{sum(decision.quantized for decision in decisions)} of {len(decisions)}"
+
+
+def _why_not(decisions: Sequence[Decision]) -> str:
+    if not decisions:
+        return "the model has no Conv, Gemm or MatMul"
+    reason, count = Counter(decision.reason for decision in decisions).most_common(1)[0]
+    return f"{count} of {len(decisions)} nodes stay float because: {reason}"
