@@ -1,0 +1,52 @@
+"""`onnxcompress compress`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxcompress.cli.common import Output, data_options, model_argument, output_option, standard
+from onnxcompress.cli.table import show_result
+
+if TYPE_CHECKING:
+    from onnxcompress.data import ImageOptions
+
+
+@click.command("compress")
+@model_argument()
+@output_option
+@data_options(required=True)
+@click.option("--eval", "evaluate", metavar="FILE.py:FN", help="FN(run) -> score, higher is better.")
+@click.option("--max-drop", default=0.01, show_default=True, help="Share of the original's score that may be lost.")
+@click.option(
+    "--metric", type=click.Choice(["auto", "cosine", "top1", "snr"]), default="auto", show_default=True,
+    help="Without --eval: how agreement with the original is measured.",
+)  # fmt: skip
+@click.option("--target", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--threads", default=1, show_default=True, help="Threads that the result is timed with.")
+@click.option("--budget", type=float, metavar="SECONDS", help="Wall-clock time for the whole command.")
+@click.option("--portable", is_flag=True, help="Standard operators only.")
+@click.option("--exclude", multiple=True, metavar="NODE", help="Keep a node float; repeatable.")
+@click.option("--recipe", type=click.Path(exists=True, dir_okay=False), help="Replay a recipe instead of searching.")
+@click.option("--report", type=click.Path(dir_okay=False), help="Where to write report.json.")
+@click.option("--resume", type=click.Path(file_okay=False), help="A folder that keeps scores of an interrupted run.")
+@standard
+def command(model: str, output: str, data: tuple[str, ...], images: ImageOptions, out: Output, **options: Any) -> None:
+    """Make MODEL smaller and faster within an accuracy bound, and prove it with numbers measured here."""
+    if not 0 <= options["max_drop"] <= 1:
+        raise click.UsageError("--max-drop is a share between 0 and 1 (0.01 is 1 %)")
+    if options["threads"] < 1:
+        raise click.UsageError("--threads must be at least 1")
+    if options["recipe"] and (options["portable"] or options["exclude"]):
+        raise click.UsageError("--recipe holds its own exclusions, and whether it is portable")
+    if options["budget"] is not None and options["budget"] <= 0:
+        raise click.UsageError("--budget must be positive (seconds)")
+    from onnxcompress.pipeline import compress
+
+    # What the user's functions print must not mix with the result.
+    with contextlib.redirect_stdout(sys.stderr), out.progress() as progress:
+        result = compress(model, output, data=list(data), images=images, progress=progress, **options)
+    show_result(result, out)

@@ -1,0 +1,213 @@
+"""`compress`: the whole flow on one page.
+
+original -> optimized float -> calibrated -> int8 candidates, timed and scored -> the fastest within the bound
+-> written, opened again, timed in turn with the original -> report.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import onnx_ir as ir
+
+from onnxcompress.budget import Budget
+from onnxcompress.data import Data, DataSet, ImageOptions, open_data, split
+from onnxcompress.delivery import Delivery, check_paths, measure
+from onnxcompress.environment import instruction_sets
+from onnxcompress.errors import CompressError, DataError, ModelError
+from onnxcompress.evaluation import Agreement, EvaluateFunction, Evaluator, Metric, UserEvaluator
+from onnxcompress.interrupts import Interrupts
+from onnxcompress.model_io import Source, load_model, saved_model
+from onnxcompress.passes.quantize.detect import quantized_operators
+from onnxcompress.progress import Progress, silent
+from onnxcompress.recipe import Recipe, build, read_recipe
+from onnxcompress.report import Result
+from onnxcompress.resume import Resume
+from onnxcompress.runtime.benchmark import run_seconds
+from onnxcompress.runtime.session import open_session, run
+from onnxcompress.search import Search
+from onnxcompress.workbench import RACE_SECONDS, Candidate, Workbench
+
+TIMED_FEEDS = 8
+"""Feeds that a race goes through."""
+
+LEAST_RACE = 30
+"""Runs of the original that the shortest race takes as long as."""
+
+PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
+
+
+def compress(
+    model: Source,
+    output: str | os.PathLike[str],
+    *,
+    data: Data | Sequence[str | Path],
+    evaluate: str | EvaluateFunction | None = None,
+    max_drop: float = 0.01,
+    metric: Metric = "auto",
+    target: Literal["cpu", "cuda"] = "cpu",
+    threads: int = 1,
+    budget: float | None = None,
+    portable: bool = False,
+    recipe: str | os.PathLike[str] | None = None,
+    report: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    exclude: Sequence[str] = (),
+    images: ImageOptions | None = None,
+    progress: Progress = silent,
+) -> Result:
+    """Make a model smaller and faster within an accuracy bound, and measure what came of it.
+
+    Args:
+        model: a path or a model; unchanged.
+        output: where the model goes; `<output>.recipe.toml` goes beside it. Nothing appears there before it has
+            been opened and scored.
+        data: feeds to calibrate on, see `open_data`. Without `evaluate` the last fifth is held out to measure.
+        evaluate: `FN(run) -> float`, higher is better; None: agreement with the original by `metric`.
+        max_drop: score >= original - max_drop * |original|.
+        target: cpu (u8 activations) or cuda (s8 symmetric).
+        threads: that the result is timed with.
+        budget: seconds for the whole call; None: as long as it takes. Scoring the original and writing the
+            result are done in any case; steps that would not end in time are left out.
+        portable: standard operators only.
+        recipe: replay this recipe instead of searching; `portable` and `exclude` are the recipe's then.
+        report: where report.json goes.
+        resume: a folder that keeps scores, so that an interrupted run goes on.
+        exclude: names of nodes that stay float.
+        progress: called with what is going on.
+
+    Returns:
+        What was measured. When nothing within the bound is faster, the result is the original, and `notes` say
+        why. On Ctrl-C, or when the budget ends, it is the best so far, marked `interrupted`.
+
+    Raises:
+        ModelError, DataError, CalibrationError, EvaluationError: bad input; nothing is written.
+        KeyboardInterrupt: Ctrl-C before there was anything to write, or a second time; nothing is written.
+    """
+    if recipe is not None and (portable or exclude):
+        raise CompressError("a recipe holds its own exclusions, and whether it is portable: leave them away")
+    spending = Budget(math.inf if budget is None else budget)
+    replayed = None if recipe is None else read_recipe(recipe)
+    with Interrupts.handled() as interrupts, saved_model(model) as path:
+        loaded = load_model(path)
+        check_paths(path, Path(output), None if report is None else Path(report))
+        scores = Resume.open(resume)
+        feeds = open_data(data, loaded, images=images)
+        bench = _open(path, loaded, feeds, evaluate, metric, PROVIDERS[target], threads, max_drop, spending, progress)
+        bench.scored = scores.score
+        measuring = time.monotonic()
+        original = measure(path, shown="" if isinstance(model, ir.Model) else path, feed=bench.feeds[0])
+        bench.costs["measure"] = time.monotonic() - measuring
+        spending.reserve = bench.cost(open=1, measure=2) + LEAST_RACE * bench.run_seconds
+        base = Recipe(
+            source=original.sha256,
+            portable=portable,
+            activations="s8" if target == "cuda" else "u8",
+            reduced_range=target == "cpu" and _saturates(),
+            exclude=dict.fromkeys(exclude, "user"),
+        )
+        search = Search(bench, base)
+        try:
+            _search(search, loaded, replayed)
+            interrupts.finishing()
+        except KeyboardInterrupt:
+            if search.best is None:
+                raise
+            interrupts.finishing()
+        return Delivery(search, path, original, interrupts, replayed is not None).deliver(Path(output), report)
+
+
+def _open(
+    path: Path,
+    model: ir.Model,
+    feeds: DataSet,
+    evaluate: str | EvaluateFunction | None,
+    metric: Metric,
+    providers: tuple[str, ...],
+    threads: int,
+    max_drop: float,
+    budget: Budget,
+    progress: Progress,
+) -> Workbench:
+    """Open and score the original, and see what that takes."""
+    started = time.monotonic()
+    session = open_session(path, threads=threads, providers=providers)
+    opening = time.monotonic() - started
+    if providers[0] not in session.get_providers():
+        raise ModelError(f"ONNX Runtime cannot use {providers[0]} here; see onnxcompress doctor")
+    held_out, calibration, note = feeds, feeds, ""
+    if evaluate is None:
+        calibration, held_out, _, note = split(feeds)
+    timed = list(held_out.take(0, TIMED_FEEDS))
+    if not timed:
+        raise DataError(f"{feeds.name}: no feeds; give at least one, better 100 or more")
+    run(session, timed[0])  # tells what is wrong with a feed, or a model that opens but does not run
+    once = run_seconds(session, timed)
+    progress("scoring the original", 0, None)
+    started = time.monotonic()
+    scored = open_session(path, providers=providers)
+    evaluator: Evaluator = (
+        Agreement(scored, model, held_out, metric) if evaluate is None else UserEvaluator(evaluate, scored)
+    )
+    scoring = time.monotonic() - started
+    return Workbench(
+        source=path, original=session, evaluator=evaluator, max_drop=max_drop, data=calibration, feeds=timed,
+        threads=threads, providers=providers, progress=progress, budget=budget, notes=[note] if note else [],
+        costs={"open": opening, "build": opening, "score": scoring, "time": opening + RACE_SECONDS + LEAST_RACE * once},
+        run_seconds=once,
+    )  # fmt: skip
+
+
+def _search(search: Search, model: ir.Model, replayed: Recipe | None) -> None:
+    """Replay a recipe, leave a quantized model alone, or search."""
+    if replayed is not None:
+        _replay(search, replayed)
+        return
+    quantized = quantized_operators(model)
+    if quantized:
+        names = ", ".join(f"{count} {name}" for name, count in quantized.most_common(3))
+        search.bench.notes.append(f"the model is already quantized ({names}): it is left as it is")
+        return
+    if search.base.exclude:
+        _check_excluded(search, model)
+    search.run()
+
+
+def _replay(search: Search, recipe: Recipe) -> None:
+    """Build and score what a recipe says."""
+    bench = search.bench
+    bench.budget = Budget(started=bench.budget.started)  # nothing in it can be left out
+    if recipe.source not in ("", search.base.source):
+        bench.notes.append("the recipe was made from another model: what it says may not fit this one")
+    recipe = replace(recipe, source=search.base.source)
+    candidate = Candidate(recipe, *build(bench.source, recipe))
+    if recipe.mode == "original":
+        candidate.score = bench.evaluator.original
+    bench.score(candidate)
+    if candidate.rejected:
+        raise ModelError(f"the recipe's model cannot be scored: {bench.notes[-1]}")
+    search.best = candidate
+
+
+def _check_excluded(search: Search, model: ir.Model) -> None:
+    """Refuse names that no node has, and say which nodes optimizing has taken away."""
+    written = {node.name for node in model.graph.all_nodes()}
+    prepared = {node.name for node in search.bench.prepared(search.base).graph}
+    for name in search.base.exclude:
+        if name not in written | prepared:
+            raise ModelError(f"--exclude {name}: no such node; see onnxcompress inspect --nodes")
+        if name not in prepared:
+            search.bench.notes.append(f"--exclude {name}: optimizing has merged it into others")
+
+
+def _saturates() -> bool:
+    """Without VNNI, x86 sums products of u8 and s8 in 16 bits, which overflow with 8-bit weights."""
+    sets = {name.lower() for name in instruction_sets()}
+    x86 = bool(sets & {"avx2", "avx", "sse4_1", "avx512f"})
+    return x86 and not any("vnni" in name for name in sets)

@@ -1,0 +1,80 @@
+"""Where results go: nothing is written over, and nothing is left half-written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from onnxcompress import delivery, workbench
+from onnxcompress.errors import DataError, ModelError
+from onnxcompress.pipeline import compress
+from onnxcompress.recipe import Recipe, to_toml
+from tests.models import images, small_cnn, wide_cnn
+
+Array = np.ndarray[Any, Any]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short races: here it does not matter who wins."""
+    monkeypatch.setattr(workbench, "RACE_SECONDS", 0.1)
+    monkeypatch.setattr(delivery, "SECONDS", 0.2)
+
+
+@pytest.fixture
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that runs in microseconds."""
+    path = tmp_path_factory.mktemp("source") / "small.onnx"
+    ir.save(small_cnn(), path)
+    return path
+
+
+@pytest.fixture
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that int8 speeds up."""
+    path = tmp_path_factory.mktemp("source") / "wide.onnx"
+    ir.save(wide_cnn(), path)
+    return path
+
+
+def broken_off() -> Iterator[dict[str, Array]]:
+    raise DataError("the data was read")
+    yield {}
+
+
+def test_paths_that_would_overwrite_the_original_are_refused(tmp_path: Path) -> None:
+    ir.save(small_cnn(), tmp_path / "m.onnx", external_data="o.onnx.data")
+    (tmp_path / "link.onnx").symlink_to("m.onnx")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for name in ("m.onnx", "link.onnx", "o.onnx", "o.onnx.data"):
+        with pytest.raises(ModelError, match="is the original model, or its data"):
+            compress(tmp_path / "m.onnx", tmp_path / name, data=images(2))
+    with pytest.raises(ModelError, match="is the original model"):
+        compress(tmp_path / "m.onnx", tmp_path / "n.onnx", data=images(2), report=tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="would overwrite the model"):
+        compress(tmp_path / "m.onnx", tmp_path / "n.onnx", data=images(2), report=tmp_path / "n.onnx")
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_places_that_cannot_be_written_are_refused_at_once(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for output, report in (("none/o.onnx", None), ("folder", None), ("o.onnx", "none/r.json"), ("o.onnx", "folder")):
+        with pytest.raises(ModelError, match=r"no such folder|is a folder"):
+            compress(source, tmp_path / output, data=broken_off, report=None if report is None else tmp_path / report)
+
+
+def test_a_full_disk_leaves_nothing(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "r.toml").write_text(to_toml(Recipe(mode="dynamic")))
+    monkeypatch.setattr(onnx, "save", full)
+    with pytest.raises(ModelError, match=rf"^{tmp_path}/o\.onnx: cannot be written \(No space left on device\)$"):
+        compress(source, tmp_path / "o.onnx", data=images(2), recipe=tmp_path / "r.toml")
+    assert [path.name for path in tmp_path.iterdir()] == ["r.toml"]
