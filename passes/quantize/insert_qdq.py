@@ -27,6 +27,10 @@ class InsertQDQ(ir.passes.InPlacePass):
     3. Weights become s8 initializers behind a DequantizeLinear, symmetric per output channel; a weight that
        several nodes read is quantized for each of them apart.
     4. A bias becomes an s32 initializer with scale (input scale * weight scale), zero point 0.
+    5. A planned tensor that is a scalar affine image of another (`Plan.affines`): the pair stands at the other,
+       and its Q and DQ differ in scale and zero point by the map, which so costs nothing (see `affine`).
+    6. A planned HardSwish is written as int8 sum and product, x * clip(x + 3, 0, 6) / 6: saturation clips, and
+       the division is a map as in 5.
 
     Args:
         ranges: (low, high) of every planned tensor, by name, in real units.
