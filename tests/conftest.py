@@ -35,3 +35,9 @@ def zoo() -> Callable[[str], ZooModel]:
 def zoo_model(request: pytest.FixtureRequest, zoo: Callable[[str], ZooModel]) -> ZooModel:
     """Every model of the zoo in turn."""
     return zoo(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _own_search_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a user's file puts its folder on `sys.path`: not beyond the test that does it."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
