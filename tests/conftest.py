@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
 
 # `from tests.zoo import ...` must work however pytest was started; last, so that it hides nothing installed.
 sys.path.append(str(Path(__file__).parents[1]))
 
+from tests.models import small_cnn, wide_cnn
 from tests.zoo import ZOO, ZooModel
 
 
@@ -41,3 +43,28 @@ def zoo_model(request: pytest.FixtureRequest, zoo: Callable[[str], ZooModel]) ->
 def _own_search_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading a user's file puts its folder on `sys.path`: not beyond the test that does it."""
     monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short races: here it does not matter who wins."""
+    from onnxcompress import delivery, workbench
+
+    monkeypatch.setattr(workbench, "RACE_SECONDS", 0.1)
+    monkeypatch.setattr(delivery, "SECONDS", 0.2)
+
+
+@pytest.fixture
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that runs in microseconds."""
+    path = tmp_path_factory.mktemp("source") / "small.onnx"
+    ir.save(small_cnn(), path)
+    return path
+
+
+@pytest.fixture
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that int8 speeds up."""
+    path = tmp_path_factory.mktemp("source") / "wide.onnx"
+    ir.save(wide_cnn(), path)
+    return path

@@ -8,38 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
-from onnxcompress import delivery, workbench
 from onnxcompress.budget import SAFETY, Budget, OutOfTime
 from onnxcompress.pipeline import compress
-from tests.models import images, small_cnn, wide_cnn
+from tests.models import images
 
 Array = np.ndarray[Any, Any]
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short races: here it does not matter who wins."""
-    monkeypatch.setattr(workbench, "RACE_SECONDS", 0.1)
-    monkeypatch.setattr(delivery, "SECONDS", 0.2)
-
-
-@pytest.fixture
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that runs in microseconds."""
-    path = tmp_path_factory.mktemp("source") / "small.onnx"
-    ir.save(small_cnn(), path)
-    return path
-
-
-@pytest.fixture
-def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that int8 speeds up."""
-    path = tmp_path_factory.mktemp("source") / "wide.onnx"
-    ir.save(wide_cnn(), path)
-    return path
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_a_step_must_end_before_the_reserve_begins() -> None:

@@ -10,45 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from onnxcompress import delivery, workbench
 from onnxcompress.interrupts import Interrupts
 from onnxcompress.pipeline import compress
-from tests.models import images, small_cnn, wide_cnn
+from tests.models import images
 
 Array = np.ndarray[Any, Any]
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def output_of(path: Path, feed: dict[str, Array]) -> Array:
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (out,) = session.run(None, feed)
     return np.asarray(out)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short races: here it does not matter who wins."""
-    monkeypatch.setattr(workbench, "RACE_SECONDS", 0.1)
-    monkeypatch.setattr(delivery, "SECONDS", 0.2)
-
-
-@pytest.fixture
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that runs in microseconds."""
-    path = tmp_path_factory.mktemp("source") / "small.onnx"
-    ir.save(small_cnn(), path)
-    return path
-
-
-@pytest.fixture
-def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that int8 speeds up."""
-    path = tmp_path_factory.mktemp("source") / "wide.onnx"
-    ir.save(wide_cnn(), path)
-    return path
 
 
 def test_ctrl_c_before_anything_is_verified_writes_nothing(source: Path, tmp_path: Path) -> None:
