@@ -15,7 +15,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from onnxcompress import delivery, pipeline, workbench
+from onnxcompress import delivery, pipeline
 from onnxcompress.errors import CompressError, DataError, EvaluationError, ModelError
 from onnxcompress.pipeline import compress
 from onnxcompress.recipe import Recipe, read_recipe, to_toml
@@ -24,6 +24,8 @@ from onnxcompress.search import Search
 from tests.models import encoder, images, small_cnn, wide_cnn
 
 Array = np.ndarray[Any, Any]
+
+pytestmark = pytest.mark.usefixtures("quick")
 Folder = Callable[[], set[str]]
 
 
@@ -55,13 +57,6 @@ def source(place: Path) -> Path:
 def tokens(count: int = 20) -> list[dict[str, Array]]:
     rng = np.random.default_rng(0)
     return [{"x": rng.normal(size=(1, 16, 64)).astype(np.float32)} for _ in range(count)]
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short races: here it does not matter who wins."""
-    monkeypatch.setattr(workbench, "RACE_SECONDS", 0.1)
-    monkeypatch.setattr(delivery, "SECONDS", 0.2)
 
 
 # -- what it gives --------------------------------------------------------------------------------------------

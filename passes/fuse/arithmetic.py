@@ -73,13 +73,23 @@ def _scale_of_sum(node: ir.Node) -> Distributed | None:
 
 
 def _emit_distributed(node: ir.Node, found: Distributed, editor: Editor) -> bool:
+    """Write data * scale + shift."""
+    return _emit(node, found.data, [("Mul", found.scale), ("Add", found.shift)], editor)
+
+
+def _emit_shift_first(node: ir.Node, found: Distributed, editor: Editor) -> bool:
+    """Write (data + shift) * scale."""
+    return _emit(node, found.data, [("Add", found.shift), ("Mul", found.scale)], editor)
+
+
+def _emit(node: ir.Node, value: ir.Value, steps: list[tuple[str, Array]], editor: Editor) -> bool:
+    """Write operations with constants, one after another, in a node's place."""
     result = node.outputs[0]
     assert result.dtype is not None
-    dtype = result.dtype.numpy()
-    scale, shift = (editor.constant(c.astype(dtype), f"{result.name}_c") for c in (found.scale, found.shift))
-    mul = editor.insert("Mul", [found.data, scale], before=node, like=result)
-    add = editor.insert("Add", [mul.outputs[0], shift], before=node, like=result)
-    return editor.replace(result, add.outputs[0])
+    for op_type, number in steps:
+        constant = editor.constant(number.astype(result.dtype.numpy()), f"{result.name}_c")
+        value = editor.insert(op_type, [value, constant], before=node, like=result).outputs[0]
+    return editor.replace(result, value)
 
 
 def _shift_past_scale(node: ir.Node) -> Distributed | None:
@@ -104,16 +114,6 @@ def _shift_past_scale(node: ir.Node) -> Distributed | None:
         inner.scale.reshape(shape),
         (outer.shift.reshape(-1) / inner.scale.reshape(-1)).reshape(shape),
     )
-
-
-def _emit_shift_first(node: ir.Node, found: Distributed, editor: Editor) -> bool:
-    result = node.outputs[0]
-    assert result.dtype is not None
-    dtype = result.dtype.numpy()
-    scale, shift = (editor.constant(c.astype(dtype), f"{result.name}_c") for c in (found.scale, found.shift))
-    add = editor.insert("Add", [found.data, shift], before=node, like=result)
-    mul = editor.insert("Mul", [add.outputs[0], scale], before=node, like=result)
-    return editor.replace(result, mul.outputs[0])
 
 
 CONSTANTS = (

@@ -9,9 +9,10 @@ import onnx_ir as ir
 import pytest
 from click.testing import CliRunner, Result
 
-from onnxcompress import delivery, workbench
 from onnxcompress.cli import main
 from tests.models import small_cnn, wide_cnn
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 FUNCTIONS = """
 import numpy as np
@@ -27,12 +28,6 @@ def broken(run):
 def none(run):
     pass
 """
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workbench, "RACE_SECONDS", 0.1)
-    monkeypatch.setattr(delivery, "SECONDS", 0.2)
 
 
 @pytest.fixture
