@@ -21,6 +21,7 @@ _HOMES = {
     "compress": "pipeline",
     "bench": "runtime",
     "load": "runtime",
+    "library_path": "runtime",
     "CompressError": "errors",
 }
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from onnxcompress.pipeline import compress as compress
     from onnxcompress.quantizer import quantize as quantize
     from onnxcompress.runtime import bench as bench
+    from onnxcompress.runtime import library_path as library_path
     from onnxcompress.runtime import load as load
 
 

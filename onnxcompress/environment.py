@@ -100,10 +100,25 @@ def environment() -> Environment:
         instruction_sets(),
         packages,
         {} if any(error.startswith("onnxruntime ") for error in errors) else working_providers(),
-        "no native library in this version",
+        library_state(),
         tuple(errors),
         tuple(warnings),
     )
+
+
+def library_state() -> str:
+    """Whether the library of native kernels is there, loads, and for which instruction set it runs."""
+    try:
+        from onnxcompress.runtime import library
+    except ImportError:
+        return "native library: not tried, onnxruntime is missing"
+    path = library.library_path()
+    if path is None:
+        return "no native library for this platform: function bodies run in its place"
+    try:
+        return f"native library {path.name}, kernels for {library.instruction_set()}"
+    except OSError as error:
+        return f"native library {path} does not load: {error}"
 
 
 def describe(found: Environment) -> list[str]:

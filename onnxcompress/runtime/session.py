@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import onnxruntime as ort
 
 from onnxcompress.errors import DataError, ModelError, first_line
 from onnxcompress.model_io import Source, initializer_bytes, saved_model
+from onnxcompress.runtime.library import register
 
 Feeds = Mapping[str, np.ndarray[Any, Any]]
 Array = np.ndarray[Any, Any]
@@ -29,8 +32,9 @@ def open_session(
     keep_memory: bool = True,
     disabled_optimizers: Sequence[str] = (),
     profile_prefix: str | None = None,
+    native: bool = True,
 ) -> ort.InferenceSession:
-    """Open a model in ONNX Runtime.
+    """Open a model in ONNX Runtime, with the library of native kernels where there is one.
 
     Args:
         source: a path or a model.
@@ -40,11 +44,14 @@ def open_session(
         keep_memory: False gives the memory of each run back (slower, for calibration).
         disabled_optimizers: names of ONNX Runtime's graph transformers to leave out.
         profile_prefix: turns the profiler on; where its file goes.
+        native: False runs the function bodies of our operators, as hosts without the library do.
 
     Raises:
         ModelError: ONNX Runtime refuses the model; the message is its own first line.
     """
     options = ort.SessionOptions()
+    if native:
+        register(options)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -86,17 +93,28 @@ def load(
         sess_options: the caller's options; default ones when None.
         providers: execution providers; the CPU's when None.
 
+    The library of native kernels is registered on the options, once. On a platform whose package carries none, the
+    function bodies that ride in the model run in its place, and one warning says so.
+
     Raises:
-        ModelError: no such file, or ONNX Runtime refuses the model.
+        ModelError: no such file, ONNX Runtime refuses the model, or the library is there and does not load.
     """
     if not Path(path).is_file():
         raise ModelError(f"{path}: no such file")
+    options = sess_options if sess_options is not None else ort.SessionOptions()
+    if not register(options):
+        _warn_once()
     try:
         return ort.InferenceSession(
-            str(path), sess_options=sess_options, providers=list(providers or ["CPUExecutionProvider"])
+            str(path), sess_options=options, providers=list(providers or ["CPUExecutionProvider"])
         )
     except Exception as error:
         raise ModelError(f"{path}: ONNX Runtime cannot open it: {first_line(error)}") from error
+
+
+@functools.cache
+def _warn_once() -> None:
+    warnings.warn("this platform has no native kernels: models run through their function bodies", stacklevel=3)
 
 
 def run(session: ort.InferenceSession, feeds: Feeds, outputs: Sequence[str] | None = None) -> list[Array]:

@@ -1,0 +1,77 @@
+// What becomes of the sums of a depthwise convolution.
+#pragma once
+
+#include "cpu/depthwise.hpp"
+#include "cpu/simd.hpp"
+
+namespace oc::OC_ISA {
+namespace {
+
+// table[saturate(round(value + residual * residual_scale))] as bytes.
+template <bool kResidual>
+struct DepthwiseBytes {
+  using Element = uint8_t;
+  uint8_t* y;
+  const uint8_t* table;
+  const uint8_t* residual;
+  float residual_scale;
+
+  // The first `count` lanes of `value`, to the element at `index`.
+  OC_INLINE void one(ptrdiff_t index, vf value, int count) const {
+    // Beyond int32 the conversion would give its least number.
+    const vi x = to_int(min(with_residual(index, value, count), setf(65536.f)));
+    if (count == kLanes) store_u8(y + index, x);
+    else store_u8(y + index, x, count);
+    if (table)
+      for (int i = 0; i < count; i++) y[index + i] = table[y[index + i]];
+  }
+
+  OC_INLINE vf with_residual(ptrdiff_t index, vf value, int count) const {
+    if (kResidual) value = fma(to_float(load_u8(residual + index, count)), setf(residual_scale), value);
+    return value;
+  }
+
+#if defined(OC_AVX512)
+  // Four pixels, `stride` elements apart, of which the first `pixels` are wanted (kWhole: all, and all 16 channels);
+  // values are within int32.
+  template <bool kWhole>
+  OC_INLINE void four(ptrdiff_t index, ptrdiff_t stride, const vf* value, int count, int pixels) const {
+    vi x[4];
+    unroll<4>([&](auto p) OC_LAMBDA {
+      const bool wanted = kWhole || p < pixels;
+      x[p] = to_int(wanted ? with_residual(index + p * stride, value[p], kWhole ? 16 : count) : value[p]);
+    });
+    vi bytes = pack4(x);
+    if (table) bytes = Table(table)(bytes);
+    unroll<4>([&](auto p) OC_LAMBDA {
+      const __m128i part = _mm512_extracti32x4_epi32(bytes, p);
+      uint8_t* to = y + index + p * stride;
+      if (kWhole) _mm_storeu_si128(reinterpret_cast<__m128i*>(to), part);
+      else if (p < pixels) _mm_mask_storeu_epi8(to, first(count), part);
+    });
+  }
+#endif
+};
+
+struct DepthwiseFloats {
+  using Element = float;
+  float* y;
+
+  OC_INLINE void one(ptrdiff_t index, vf value, int count) const {
+    if (count == kLanes) storef(y + index, value);
+    else storef(y + index, value, count);
+  }
+
+#if defined(OC_AVX512)
+  template <bool kWhole>
+  OC_INLINE void four(ptrdiff_t index, ptrdiff_t stride, const vf* value, int count, int pixels) const {
+    unroll<4>([&](auto p) OC_LAMBDA {
+      if (kWhole) storef(y + index + p * stride, value[p]);
+      else if (p < pixels) storef(y + index + p * stride, value[p], count);
+    });
+  }
+#endif
+};
+
+}  // namespace
+}  // namespace oc::OC_ISA

@@ -1,0 +1,166 @@
+#include "ort/op.hpp"
+
+#include <atomic>
+#include <exception>
+
+namespace oc {
+
+namespace {
+
+struct StatusGuard {
+  const ort::Api& api;
+  ort::OrtStatus* status;
+  ~StatusGuard() {
+    if (status) api.ReleaseStatus(status);
+  }
+};
+
+void check(const ort::Api& api, ort::OrtStatus* status) {
+  if (!status) return;
+  std::string message = api.GetErrorMessage(status);
+  api.ReleaseStatus(status);
+  throw Error(message);
+}
+
+// Whether a call that reads an attribute found it.
+bool found(const ort::Api& api, ort::OrtStatus* status) {
+  StatusGuard guard{api, status};
+  return status == nullptr;
+}
+
+Tensor borrow(const ort::Api& api, const ort::OrtValue* value) {
+  Tensor tensor;
+  check(api, api.GetTensorMutableData(const_cast<ort::OrtValue*>(value), &tensor.data));
+  ort::OrtTensorTypeAndShapeInfo* info = nullptr;
+  check(api, api.GetTensorTypeAndShape(value, &info));
+  size_t rank = 0;
+  ort::OrtStatus* status = api.GetTensorElementType(info, &tensor.type);
+  if (!status) status = api.GetDimensionsCount(info, &rank);
+  tensor.shape.resize(rank);
+  if (!status) status = api.GetDimensions(info, tensor.shape.data(), rank);
+  api.ReleaseTensorTypeAndShapeInfo(info);
+  check(api, status);
+  return tensor;
+}
+
+}  // namespace
+
+int64_t Info::integer(const char* name, int64_t fallback) const {
+  int64_t value = 0;
+  return found(api_, api_.KernelInfoGetAttribute_int64(info_, name, &value)) ? value : fallback;
+}
+
+float Info::real(const char* name, float fallback) const {
+  float value = 0;
+  return found(api_, api_.KernelInfoGetAttribute_float(info_, name, &value)) ? value : fallback;
+}
+
+std::string Info::text(const char* name, const char* fallback) const {
+  size_t size = 0;
+  if (!found(api_, api_.KernelInfoGetAttribute_string(info_, name, nullptr, &size)) || size == 0) return fallback;
+  std::string value(size, '\0');
+  check(api_, api_.KernelInfoGetAttribute_string(info_, name, value.data(), &size));
+  value.resize(size - 1);  // the size counts the terminating zero
+  return value;
+}
+
+std::vector<int64_t> Info::integers(const char* name, std::initializer_list<int64_t> fallback) const {
+  size_t size = 0;
+  if (!found(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &size))) return fallback;
+  std::vector<int64_t> values(size);
+  if (size) check(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, values.data(), &size));
+  return values;
+}
+
+size_t Info::input_count() const {
+  size_t count = 0;
+  check(api_, api_.KernelInfo_GetInputCount(info_, &count));
+  return count;
+}
+
+std::optional<Tensor> Info::constant(size_t index) const {
+  if (index >= input_count()) return {};
+  int is_constant = 0;
+  const ort::OrtValue* value = nullptr;
+  check(api_, api_.KernelInfoGetConstantInput_tensor(info_, index, &is_constant, &value));
+  if (!is_constant || !value) return {};
+  return borrow(api_, value);
+}
+
+Tensor Info::constant(size_t index, ElementType type, const char* name) const {
+  auto tensor = constant(index);
+  if (!tensor) throw Error(std::string(name) + " must be a constant");
+  if (tensor->type != type) throw Error(std::string(name) + " has the wrong element type");
+  return *tensor;
+}
+
+float Info::scalar(size_t index, const char* name, float fallback) const {
+  auto tensor = constant(index);
+  if (!tensor) return fallback;
+  if (tensor->type != kF32 || tensor->size() != 1) throw Error(std::string(name) + " must be one float");
+  return *tensor->as<float>();
+}
+
+uint8_t Info::zero_point(size_t index, const char* name, uint8_t fallback) const {
+  auto tensor = constant(index);
+  if (!tensor) return fallback;
+  if (tensor->type != kU8 || tensor->size() != 1) throw Error(std::string(name) + " must be one uint8");
+  return *tensor->as<uint8_t>();
+}
+
+size_t Context::input_count() const {
+  size_t count = 0;
+  check(api_, api_.KernelContext_GetInputCount(context_, &count));
+  return count;
+}
+
+size_t Context::output_count() const {
+  size_t count = 0;
+  check(api_, api_.KernelContext_GetOutputCount(context_, &count));
+  return count;
+}
+
+bool Context::has(size_t index) const {
+  if (index >= input_count()) return false;
+  const ort::OrtValue* value = nullptr;
+  check(api_, api_.KernelContext_GetInput(context_, index, &value));
+  return value != nullptr;
+}
+
+Tensor Context::input(size_t index) const {
+  const ort::OrtValue* value = nullptr;
+  check(api_, api_.KernelContext_GetInput(context_, index, &value));
+  if (!value) throw Error("input " + std::to_string(index) + " is missing");
+  return borrow(api_, value);
+}
+
+Tensor Context::output(size_t index, const std::vector<int64_t>& shape, ElementType type) const {
+  Tensor tensor{nullptr, type, shape};
+  if (index >= output_count()) return tensor;
+  ort::OrtValue* value = nullptr;
+  check(api_, api_.KernelContext_GetOutput(context_, index, shape.data(), shape.size(), &value));
+  if (value) check(api_, api_.GetTensorMutableData(value, &tensor.data));
+  return tensor;
+}
+
+void Context::run(size_t total, void (*fn)(void*, size_t), void* user_data) const {
+  // The runtime's threads must not see an exception: the first one is carried back to the caller.
+  struct Task {
+    void (*fn)(void*, size_t);
+    void* user_data;
+    std::atomic<bool> failed{false};
+    std::exception_ptr error{};
+  } task{fn, user_data};
+  auto guarded = [](void* t, size_t i) {
+    auto& self = *static_cast<Task*>(t);
+    try {
+      self.fn(self.user_data, i);
+    } catch (...) {
+      if (!self.failed.exchange(true)) self.error = std::current_exception();
+    }
+  };
+  check(api_, api_.KernelContext_ParallelFor(context_, guarded, total, 0, &task));
+  if (task.error) std::rethrow_exception(task.error);
+}
+
+}  // namespace oc

@@ -1,0 +1,124 @@
+// What an operator is written against: its attributes and constants when it is made, its tensors when it runs.
+#pragma once
+
+#include <cstring>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "ort/abi.hpp"
+
+namespace oc {
+
+using ort::ElementType;
+
+constexpr ElementType kU8 = ElementType::kUint8, kS8 = ElementType::kInt8, kF32 = ElementType::kFloat,
+                      kI32 = ElementType::kInt32, kI64 = ElementType::kInt64, kAny = ElementType::kUndefined;
+
+// What a model did wrong; becomes the status, and so the exception, that the runtime reports.
+struct Error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+inline void require(bool condition, const char* message) {
+  if (!condition) throw Error(message);
+}
+
+// A tensor of the runtime, borrowed.
+struct Tensor {
+  void* data = nullptr;
+  ElementType type = kAny;
+  std::vector<int64_t> shape;
+
+  int64_t size() const {
+    int64_t count = 1;
+    for (int64_t d : shape) count *= d;
+    return count;
+  }
+  int rank() const { return static_cast<int>(shape.size()); }
+  int64_t dim(int axis) const { return shape[axis < 0 ? shape.size() + axis : axis]; }
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data);
+  }
+};
+
+// The node as it is when its kernel is made. Constants stay valid as long as the kernel.
+class Info {
+ public:
+  Info(const ort::Api& api, const ort::OrtKernelInfo* info) : api_(api), info_(info) {}
+
+  int64_t integer(const char* name, int64_t fallback) const;
+  float real(const char* name, float fallback) const;
+  std::string text(const char* name, const char* fallback) const;
+  std::vector<int64_t> integers(const char* name, std::initializer_list<int64_t> fallback) const;
+  size_t input_count() const;
+
+  // The constant input at `index`; nothing where it is absent or computed.
+  std::optional<Tensor> constant(size_t index) const;
+  // The same, of this type; an error naming `name` where there is none or it has another type.
+  Tensor constant(size_t index, ElementType type, const char* name) const;
+  // The one value of a constant; `fallback` where it is absent.
+  float scalar(size_t index, const char* name, float fallback) const;
+  uint8_t zero_point(size_t index, const char* name, uint8_t fallback) const;
+
+ private:
+  const ort::Api& api_;
+  const ort::OrtKernelInfo* info_;
+};
+
+// One run of a kernel.
+class Context {
+ public:
+  Context(const ort::Api& api, ort::OrtKernelContext* context) : api_(api), context_(context) {}
+
+  size_t input_count() const;
+  size_t output_count() const;
+  // Whether an optional input is given.
+  bool has(size_t index) const;
+  Tensor input(size_t index) const;
+  // An output of this shape; without data where the node does not ask for it.
+  Tensor output(size_t index, const std::vector<int64_t>& shape, ElementType type) const;
+
+  // fn(i) for i in [0, total), on the session's threads. An exception in any of them is thrown here.
+  template <class Fn>
+  void parallel(size_t total, Fn&& fn) const {
+    if (total == 1) return fn(size_t{0});
+    if (total) run(total, [](void* f, size_t i) { (*static_cast<std::remove_reference_t<Fn>*>(f))(i); }, &fn);
+  }
+
+ private:
+  void run(size_t total, void (*fn)(void*, size_t), void* user_data) const;
+
+  const ort::Api& api_;
+  ort::OrtKernelContext* context_;
+};
+
+struct Kernel {
+  virtual ~Kernel() = default;
+  virtual void compute(Context& context) = 0;
+};
+
+struct Port {
+  ElementType type;
+  ort::Characteristic characteristic = ort::kRequired;
+};
+
+// The signature of an operator and how its kernels are made. Types of kAny are checked by the kernel.
+struct OpDefinition {
+  const char* name;
+  std::vector<Port> inputs, outputs;
+  std::unique_ptr<Kernel> (*create)(const Info&);
+};
+
+template <class K>
+std::unique_ptr<Kernel> make(const Info& info) {
+  return std::make_unique<K>(info);
+}
+
+constexpr ort::Characteristic optional = ort::kOptional, variadic = ort::kVariadic;
+
+}  // namespace oc

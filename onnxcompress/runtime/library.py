@@ -1,0 +1,102 @@
+"""The library of native kernels: where it is, and registering it with ONNX Runtime."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+import weakref
+from pathlib import Path
+
+import onnxruntime as ort
+
+from onnxcompress.errors import ModelError
+
+_NAMES = {"darwin": "libonnxcompress.so", "win32": "onnxcompress.dll"}
+
+
+def library_path() -> Path | None:
+    """The library of custom operators, for hosts in any language; None where this platform's wheel carries none.
+
+    ONNXCOMPRESS_LIBRARY in the environment names another one, as a build with sanitizers.
+    """
+    if override := os.environ.get("ONNXCOMPRESS_LIBRARY"):
+        return Path(override)
+    path = Path(__file__).parent.parent / _NAMES.get(sys.platform, "libonnxcompress.so")
+    return path if path.exists() else None
+
+
+def register(options: ort.SessionOptions) -> bool:
+    """Register the library on session options, once; False where there is none.
+
+    Raises:
+        ModelError: the library is there and does not load; the message has its path and the reason.
+    """
+    path = library_path()
+    if path is None:
+        return False
+    if id(options) in _REGISTERED:
+        return True
+    try:
+        options.register_custom_ops_library(str(path))
+    except Exception as error:
+        raise ModelError(f"the library {path} does not load: {error}") from error
+    _REGISTERED[id(options)] = None
+    weakref.finalize(options, _REGISTERED.pop, id(options), None)
+    return True
+
+
+_REGISTERED: dict[int, None] = {}
+
+
+@functools.cache
+def _loaded(path: str) -> ctypes.CDLL:
+    library = ctypes.CDLL(path)
+    library.onnxcompress_instruction_set.restype = ctypes.c_char_p
+    library.onnxcompress_force_instruction_set.argtypes = [ctypes.c_char_p]
+    library.onnxcompress_force_instruction_set.restype = ctypes.c_bool
+    library.onnxcompress_peak.restype = ctypes.c_double
+    return library
+
+
+def instruction_set() -> str:
+    """The instruction set of the kernels that sessions opened from now on use: scalar | avx2 | avx512 | avx512vbmi.
+
+    ONNXCOMPRESS_ISA in the environment forces one for the whole process. "" where there is no library.
+    """
+    path = library_path()
+    return _loaded(str(path)).onnxcompress_instruction_set().decode() if path else ""
+
+
+def force_instruction_set(name: str) -> None:
+    """Use the kernels of one instruction set in sessions opened from now on; "" goes back to the best.
+
+    Raises:
+        ValueError: the processor lacks it, or there is no library.
+    """
+    path = library_path()
+    if path is None or not _loaded(str(path)).onnxcompress_force_instruction_set(name.encode()):
+        raise ValueError(f"no kernels for {name} here")
+
+
+def has_instruction_set(name: str) -> bool:
+    """Does the processor have it?"""
+    try:
+        force_instruction_set(name)
+    except ValueError:
+        return False
+    force_instruction_set("")
+    return True
+
+
+def peak() -> float:
+    """The most int8 operations one core does, in 10^9 a second (two a multiply-accumulate), measured now.
+
+    Raises:
+        ValueError: there is no library.
+    """
+    path = library_path()
+    if path is None:
+        raise ValueError("no native library here")
+    return float(_loaded(str(path)).onnxcompress_peak())
