@@ -1,0 +1,1 @@
+"""What needs torch: the operators as differentiable functions."""

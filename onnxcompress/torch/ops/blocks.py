@@ -1,0 +1,20 @@
+"""Block-sparse weights in torch."""
+
+from __future__ import annotations
+
+import torch
+
+
+def dense_weights(
+    values: torch.Tensor, row_start: torch.Tensor, column: torch.Tensor, w_scale: torch.Tensor, columns: int
+) -> torch.Tensor:
+    """The matrix [N, columns] of these blocks (onnxcompress.ops.blocks.Blocks), of the type of `values`.
+
+    Gradients reach `values`: blocks that are absent stay so.
+    """
+    n, k = values.shape[1:]
+    groups = len(row_start) - 1
+    rows = w_scale.shape[0] if w_scale.ndim else groups * n
+    group = torch.repeat_interleave(torch.arange(groups, device=values.device), row_start.diff().long())
+    grid = values.new_zeros(groups, -(-columns // k), n, k).index_put((group, column.long()), values)
+    return grid.transpose(1, 2).reshape(groups * n, -1)[:rows, :columns]

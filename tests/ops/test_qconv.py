@@ -1,0 +1,104 @@
+"""QConv refuses models that it cannot run, and reads nothing outside its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from onnxcompress.runtime import library
+from tests.ops import forms
+from tests.ops.cases.case import Case
+from tests.ops.cases.qconv import CASES
+from tests.ops.test_forms import compare
+
+_NAMED = {case.name: case for case in CASES}
+_PLAIN, _RESIDUAL = _NAMED["3x3"], _NAMED["a residual after the table"]
+_X, _X_SCALE, _X_ZERO, _W, _W_SCALE, _BIAS, _Y_SCALE, _Y_ZERO, _TABLE, _R, _R_SCALE, _R_ZERO, _INNER = range(13)
+_FINAL = 14
+
+
+def _with(case: Case, index: int, change: Callable[[Any], Any]) -> Case:
+    inputs = list(case.inputs)
+    inputs[index] = change(inputs[index])
+    return replace(case, inputs=inputs)
+
+
+def _attribute(name: str, value: Any) -> Case:
+    return replace(_PLAIN, attributes={**_PLAIN.attributes, name: value})
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        (_with(_PLAIN, _W, lambda w: w[0]), "w must be"),
+        (_with(_PLAIN, _W, lambda w: w[:0]), "w must be"),
+        (_with(_PLAIN, _W, lambda w: np.zeros((64, 1, 1, 65540), np.int8)), "65536 values"),
+        (_with(_PLAIN, _X, lambda x: x[0]), "4 dimensions"),
+        (_with(_PLAIN, _X, lambda x: x[..., :-1]), "channels of x"),
+        (_with(_PLAIN, _X, lambda x: x.astype(np.float32)), "uint8 in NHWC"),
+        (_with(_PLAIN, _X_SCALE, lambda s: np.float32(0)), "x_scale must be positive"),
+        (_with(_PLAIN, _X_SCALE, lambda s: np.ones(2, np.float32)), "x_scale must be one"),
+        (_with(_PLAIN, _W_SCALE, lambda s: s[:-1]), "w_scale must have"),
+        (_with(_PLAIN, _BIAS, lambda b: b[:-1]), "bias must have"),
+        (_with(_PLAIN, _Y_SCALE, lambda s: np.ones(2, np.float32)), "y_scale must be one"),
+        (_with(_RESIDUAL, _TABLE, lambda t: t[:255]), "256 bytes"),
+        (_with(_RESIDUAL, _R, lambda r: r[:, :-1]), "residual must be"),
+        (_with(_RESIDUAL, _R, lambda r: r[..., :1]), "residual must be"),
+        (_with(_RESIDUAL, _R, lambda r: None), "needs a residual"),
+        (_with(_RESIDUAL, _FINAL, lambda s: None), "needs inner_scale and final_scale"),
+        (_with(_RESIDUAL, _INNER, lambda s: np.float32(0)), "needs inner_scale and final_scale"),
+        (replace(_NAMED["floats"], outputs=("y",)), "one without gives y_float"),
+        (_attribute("strides", (0, 1)), "strides must be"),
+        (_attribute("strides", (1,)), "2 values"),
+        (_attribute("dilations", (1, -1)), "dilations must be"),
+        (_attribute("dilations", (1, 70000)), "dilations must be"),
+        (_attribute("pads", (0, 0)), "pads must have 4"),
+        (_attribute("pads", (0, 0, 0, -1)), "pads must be"),
+        (_attribute("pads", (1 << 40, 0, 0, 0)), "pads must be"),
+        (_attribute("group", 0), "group must divide"),
+        (_attribute("group", 3), "group must divide"),
+        (_attribute("group", 2), "channels of x"),
+        (_attribute("x_layout", "NCWH"), "a layout must be"),
+        (_attribute("dilations", (9, 1)), "larger than the padded image"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_bad_model_is_refused(case: Case, message: str) -> None:
+    with pytest.raises(Exception, match=message):
+        forms.kernel(case, "")
+
+
+def test_a_constant_that_is_computed_is_refused() -> None:
+    model = forms.model(_PLAIN, functions=False)
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == f"i{_BIAS}")
+    model.graph.initializer.remove(bias)
+    value = model.graph.input.add(name=bias.name)
+    value.type.tensor_type.elem_type = bias.data_type
+    value.type.tensor_type.shape.dim.add(dim_value=bias.dims[0])
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    library.register(options)
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    with pytest.raises(Exception, match="may be computed at run time"):
+        session.run(None, {"i0": _PLAIN.inputs[_X], bias.name: _PLAIN.inputs[_BIAS]})
+
+
+@pytest.mark.parametrize("outputs", [1, 15, 16, 17, 32, 33, 48, 63, 64, 65, 96, 128, 129])
+@pytest.mark.parametrize("pixels", [1, 2, 3, 5, 7, 13, 29])
+def test_every_shape_of_tile(outputs: int, pixels: int) -> None:
+    """Tails of pixels and of channels, with a table and a residual, on the best instruction set."""
+    rng = np.random.default_rng(outputs * 100 + pixels)
+    source = _NAMED["a residual after the table"]
+    inputs: list[Any] = list(source.inputs)
+    inputs[_X] = rng.integers(0, 256, (1, 1, pixels, 32)).astype(np.uint8)
+    inputs[_W] = rng.integers(-127, 128, (outputs, 1, 1, 32)).astype(np.int8)
+    inputs[_W_SCALE], inputs[_BIAS] = np.float32(0.01), None
+    inputs[_R] = rng.integers(0, 256, (1, 1, pixels, outputs)).astype(np.uint8)
+    for after in (0, 1):
+        case = replace(source, inputs=inputs, attributes={**source.attributes, "residual_after": after}, share=0.02)
+        compare(case, forms.reference(case), forms.kernel(case, ""), case.steps, False)
