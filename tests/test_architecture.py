@@ -19,15 +19,8 @@ from onnxcompress.cli import COMMANDS
 ROOT = Path(__file__).parents[1]
 PACKAGE, PASSES = ROOT / "onnxcompress", ROOT / "passes"
 
-PASSES_MAY_IMPORT = (
-    "numpy",
-    "ml_dtypes",
-    "onnx",
-    "onnx_ir",
-    "onnxscript",
-    "onnxcompress.passes",
-    *sys.stdlib_module_names,
-)
+OPS_MAY_IMPORT = ("numpy", "onnx", "onnx_ir", "onnxcompress.ops", *sys.stdlib_module_names)
+PASSES_MAY_IMPORT = ("ml_dtypes", "onnxscript", "onnxcompress.passes", *OPS_MAY_IMPORT)
 TORCH_MAY_BE_IN = ("exporter.py", "exporting", "demonstration.py", "torch", "distillation")
 HEAVY = {"numpy", "ml_dtypes", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "torch", "rich", "PIL", "sklearn"}
 LATER_VERBS = {"prune", "distill", "verify", "sign"}
@@ -118,6 +111,12 @@ def test_passes_import_no_more_than_they_may() -> None:
     assert not offences(files, lambda name: is_within(name, *PASSES_MAY_IMPORT))
 
 
+def test_operators_import_no_more_than_they_may() -> None:
+    files = sources(PACKAGE / "ops")
+    assert len(files) > 20
+    assert not offences(files, lambda name: is_within(name, *OPS_MAY_IMPORT))
+
+
 def test_torch_is_imported_in_its_own_places_only() -> None:
     free = [PACKAGE / place for place in TORCH_MAY_BE_IN]
     files = [path for path in sources(PACKAGE) if not any(path == place or place in path.parents for place in free)]
@@ -196,6 +195,14 @@ def test_no_module_bears_the_name_of_a_verb() -> None:
 
 def test_files_are_not_too_long() -> None:
     lengths = {path: len(path.read_text("utf-8").splitlines()) for path in sources(PACKAGE, PASSES)}
+    assert not [f"{path.relative_to(ROOT)}: {n} lines" for path, n in lengths.items() if n > LONGEST_FILE]
+
+
+def test_files_of_the_library_are_not_too_long() -> None:
+    folders = [PACKAGE / "csrc" / name for name in ("cpu", "ops", "ort")]  # an editable build leaves others beside them
+    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in (".cpp", ".hpp")]
+    assert len(files) > 30
+    lengths = {path: len(path.read_text("utf-8").splitlines()) for path in files}
     assert not [f"{path.relative_to(ROOT)}: {n} lines" for path, n in lengths.items() if n > LONGEST_FILE]
 
 

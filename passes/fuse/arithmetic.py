@@ -87,7 +87,8 @@ def _emit(node: ir.Node, value: ir.Value, steps: list[tuple[str, Array]], editor
     result = node.outputs[0]
     assert result.dtype is not None
     for op_type, number in steps:
-        constant = editor.constant(number.astype(result.dtype.numpy()), f"{result.name}_c")
+        # Of two arrays of rank 0 numpy makes a number that is none.
+        constant = editor.constant(np.asarray(number, result.dtype.numpy()), f"{result.name}_c")
         value = editor.insert(op_type, [value, constant], before=node, like=result).outputs[0]
     return editor.replace(result, value)
 

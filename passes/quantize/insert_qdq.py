@@ -113,9 +113,10 @@ class _Writer:
         self.inside = {id(node) for node in plan.quantized}
         # An activation that runs inside its Conv counts as that Conv's output.
         self.producers = set(self.inside)
-        for node in plan.compute:
+        for node in plan.quantized:
             follower = roles.fused_output(node).producer()
-            if node.op_type == "Conv" and follower is not None:
+            fuses = node.op_type not in ("Gemm", "MatMul") if plan.native else node.op_type == "Conv"
+            if fuses and follower is not None:
                 self.producers.add(id(follower))
         self.made: list[ir.Node] = []  # keeps new nodes alive, since `inside` knows nodes by identity
         self.parameters: dict[tuple[float, int, ir.DataType], tuple[ir.Value, ir.Value]] = {}

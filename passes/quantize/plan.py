@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from onnxcompress.passes.quantize import roles
 from onnxcompress.passes.quantize.affine import Affine, find_affine
+from onnxcompress.passes.quantize.native import CONVOLUTIONS, NativePlacement
 from onnxcompress.passes.quantize.roles import Decision
 from onnxcompress.passes.quantize.scheme import Scheme
 
@@ -25,7 +26,9 @@ class Plan:
         tensors: the tensors that get a Q/DQ pair, by name.
         groups: tensor name to the name of its group; the tensors of a group share a scale and zero point.
         affines: tensor name to the scalar affine map that its pair takes over; the pair stands at the root.
+        limits: tensor name to the interval outside which its readers are constant, where placement has found it.
         decisions: what became of every node that could have been quantized, and why.
+        native: placed for the operators of this project.
     """
 
     compute: list[ir.Node] = field(default_factory=list)
@@ -33,7 +36,9 @@ class Plan:
     tensors: dict[str, ir.Value] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
     affines: dict[str, Affine] = field(default_factory=dict)
+    limits: dict[str, tuple[float, float]] = field(default_factory=dict)
     decisions: list[Decision] = field(default_factory=list)
+    native: bool = False
 
     @property
     def observed(self) -> list[str]:
@@ -63,6 +68,9 @@ def plan_quantization(model: ir.Model, scheme: Scheme) -> Plan:
         for node in graph:
             if node.domain in roles.STANDARD and (node.op_type in roles.COMPUTE or node.op_type in roles.NO_KERNEL):
                 plan.decisions.append(Decision(node.name or "", node.op_type, False, "it lies in a subgraph"))
+    if scheme.native:
+        _place_natively(model.graph, plan, scheme)
+        return plan
     if scheme.elementwise:
         _extend(model.graph, plan, scheme)
         _share(plan)
@@ -74,7 +82,9 @@ def plan_quantization(model: ir.Model, scheme: Scheme) -> Plan:
 
 def _decide_compute(node: ir.Node, scheme: Scheme, plan: Plan) -> None:
     name = node.name or node.outputs[0].name or ""
-    reason = roles.refusal(node, activation_matmuls=scheme.activation_matmuls, minimum_weights=scheme.minimum_weights)
+    reason = roles.refusal(
+        node, activation_matmuls=scheme.activation_matmuls, minimum_weights=scheme.minimum_weights, native=scheme.native
+    )
     if reason is None and name in scheme.exclude:
         reason = "excluded"
     plan.decisions.append(Decision(name, node.op_type, reason is None, reason or "int8"))
@@ -85,13 +95,24 @@ def _decide_compute(node: ir.Node, scheme: Scheme, plan: Plan) -> None:
         assert value is not None
         _mark(plan, value)
     # ONNX Runtime's int8 Conv and Gemm write int8; its int8 MatMul writes float.
-    if node.op_type == "Conv":
+    if node.op_type == "Conv" and not scheme.native:
         _mark(plan, roles.fused_output(node))
 
 
 def _mark(plan: Plan, value: ir.Value) -> None:
     assert value.name is not None
     plan.tensors[value.name] = value
+
+
+def _place_natively(graph: ir.Graph, plan: Plan, scheme: Scheme) -> None:
+    """Let the placement for our own operators say what else runs in int8; see `native`."""
+    convolutions = [node for node in plan.compute if node.op_type in CONVOLUTIONS]
+    placement = NativePlacement(graph, convolutions, lambda node: (node.name or "") in scheme.exclude)
+    plan.native = True
+    plan.followers += placement.cores
+    plan.tensors |= placement.tensors
+    plan.limits |= placement.limits
+    _share(plan, placement.groups)
 
 
 def _extend(graph: ir.Graph, plan: Plan, scheme: Scheme) -> None:
@@ -181,8 +202,8 @@ def _drop_idle_followers(plan: Plan) -> None:
                 plan.tensors.pop(out.name, None)
 
 
-def _share(plan: Plan) -> None:
-    """Union the tensors around data movements into groups (union-find with path halving)."""
+def _share(plan: Plan, pairs: Iterable[tuple[str, str]] | None = None) -> None:
+    """Union the tensors around data movements (or the `pairs` given) into groups (union-find with path halving)."""
     parent = {name: name for name in plan.tensors}
 
     def find(name: str) -> str:
@@ -191,13 +212,19 @@ def _share(plan: Plan) -> None:
             name = parent[name]
         return name
 
+    for first, second in _moved(plan) if pairs is None else pairs:
+        if first in parent and second in parent:
+            parent[find(second)] = find(first)
+    plan.groups = {name: find(name) for name in parent}
+
+
+def _moved(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Pairs of tensors on the two sides of a data movement."""
     for node in plan.followers:
         if node.op_type in roles.SAME_RANGE:
-            names = [value.name for value in (*roles.activation_inputs(node), *node.outputs)]
-            known = [name for name in names if name in parent]
-            for name in known[1:]:
-                parent[find(name)] = find(known[0])
-    plan.groups = {name: find(name) for name in parent}
+            names = [value.name or "" for value in (*roles.activation_inputs(node), *node.outputs)]
+            known = [name for name in names if name in plan.tensors]
+            yield from ((known[0], name) for name in known[1:])
 
 
 def group_ranges(plan: Plan, ranges: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
@@ -208,16 +235,19 @@ def group_ranges(plan: Plan, ranges: Mapping[str, tuple[float, float]]) -> dict[
     """
     joined: dict[str, tuple[float, float]] = {}
     for name, group in plan.groups.items():
-        low, high = _cut(plan.tensors[name], *ranges[name])
+        low, high = _cut(plan, name, *ranges[name])
         if group in joined:
             low, high = min(low, joined[group][0]), max(high, joined[group][1])
         joined[group] = (low, high)
     return {name: joined[group] for name, group in plan.groups.items()}
 
 
-def _cut(value: ir.Value, low: float, high: float) -> tuple[float, float]:
+def _cut(plan: Plan, name: str, low: float, high: float) -> tuple[float, float]:
     """Cut a range to what its readers can tell apart, when all of them saturate."""
-    bounds = list(_reader_bounds(value))
+    if name in plan.limits:
+        least, greatest = plan.limits[name]
+        return max(low, least), min(high, greatest)
+    bounds = list(_reader_bounds(plan.tensors[name]))
     if not bounds or None in bounds:
         return low, high
     least = min(bound[0] for bound in bounds if bound)

@@ -81,19 +81,22 @@ def channel_axis(node: ir.Node, rank: int) -> int:
     """The axis of the output channels in the node's weight."""
     if node.op_type == "Conv":
         return 0
+    if node.op_type == "ConvTranspose":
+        return 1
     if node.op_type == "Gemm":
         return 0 if node.attributes.get_int("transB", 0) else 1
     return rank - 1
 
 
-def refusal(node: ir.Node, *, activation_matmuls: bool, minimum_weights: int) -> str | None:
+def refusal(node: ir.Node, *, activation_matmuls: bool, minimum_weights: int, native: bool = False) -> str | None:
     """Why a compute node cannot be quantized, or None if it can.
 
     1. Its activation input and output are float32.
     2. Conv, Gemm: the weight, and the bias if there is one, are constant; Gemm with alpha = beta = 1, no transA.
     3. MatMul: one constant factor of rank 2 (`activation_matmuls`: or none).
+    4. ConvTranspose: for our own kernels (`native`), without groups.
     """
-    if node.op_type in NO_KERNEL:
+    if node.op_type in NO_KERNEL and not (native and _is_plain_transpose(node)):
         return NO_KERNEL[node.op_type]
     if not is_float(node.inputs[0]) or not is_float(node.outputs[0]):
         return "its activations are not float32"
@@ -111,6 +114,10 @@ def refusal(node: ir.Node, *, activation_matmuls: bool, minimum_weights: int) ->
     if weight.const_value.size < minimum_weights:
         return f"it has fewer than {minimum_weights} weights"
     return _operand_refusal(node, weight.const_value)
+
+
+def _is_plain_transpose(node: ir.Node) -> bool:
+    return node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) == 1
 
 
 def _operand_refusal(node: ir.Node, weight: ir.TensorProtocol) -> str | None:

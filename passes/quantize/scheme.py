@@ -30,6 +30,8 @@ class Scheme:
         activation_matmuls: quantize MatMul of two activations (attention) as well.
         reduced_range: 7-bit weights, for processors without VNNI, whose 16-bit sums saturate.
         minimum_weights: nodes with fewer weights stay float.
+        native: place pairs for the operators of this project (u8 only): int8 flows through whole convolution
+            networks, and ConvTranspose is quantized.
     """
 
     activations: ActivationKind = "u8"
@@ -39,6 +41,7 @@ class Scheme:
     activation_matmuls: bool = False
     reduced_range: bool = False
     minimum_weights: int = 0
+    native: bool = False
 
     @property
     def weight_limit(self) -> int:

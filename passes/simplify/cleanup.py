@@ -26,20 +26,25 @@ class InlineFunctions(ir.passes.InPlacePass):
     """Put the bodies of model-local functions in the place of their calls.
 
     Cases:
-      1. Functions of this project's own domain: kept, for the call is a kernel and the body its stand-in.
+      1. Functions of this project's own domain: kept, for the call is a kernel and the body its stand-in, unless
+         `portable`.
       2. A function whose opset is not the model's, or with graph attributes: kept.
       3. All others: inlined.
     """
 
+    def __init__(self, portable: bool = False) -> None:
+        super().__init__()
+        self.portable = portable
+
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         if not model.functions:
             return ir.passes.PassResult(model, False)
-        result = common.InlinePass(criteria=lambda function: _inlinable(function, model))(model)
+        result = common.InlinePass(criteria=lambda function: _inlinable(function, model, self.portable))(model)
         return ir.passes.PassResult(model, result.modified)
 
 
-def _inlinable(function: ir.Function, model: ir.Model) -> bool:
-    if function.domain == OWN_DOMAIN:
+def _inlinable(function: ir.Function, model: ir.Model, portable: bool) -> bool:
+    if function.domain == OWN_DOMAIN and not portable:
         return False
     imports = model.graph.opset_imports
     return all(imports.get(domain, version) == version for domain, version in function.opset_imports.items())

@@ -57,6 +57,11 @@ FUSED: dict[str, Case] = {
         "g (float[n,5,3] x, float w, float s) => (float[n,5,4] y) { t = MatMul(x, w)\n y = Div(t, s) }",
         {"w": (3, 4), "s": (4,)}, {"MatMul": 1},
     ),
+    "factor, shift and factor, each one number of rank 0": (
+        "g (float[n,3] x, float a, float b, float c) => (float[n,3] y) { t = Mul(x, a)\n u = Add(t, b)\n"
+        " y = Mul(u, c) }",
+        {"a": (), "b": (), "c": ()}, {"Mul": 1, "Add": 1},
+    ),
     "factor before conv": (
         "g (float[n,3,8] x, float w, float s) => (float[n,4,8] y) { r = Relu(x)\n t = Mul(r, s)\n"
         " y = Conv<pads=[1,1]>(t, w) }", {"w": (4, 3, 3), "s": (1, 3, 1)}, {"Relu": 1, "Conv": 1},

@@ -1,0 +1,61 @@
+"""From a QDQ graph to the operators of this project, with their function bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcompress.ops import DOMAIN
+from onnxcompress.passes.lower.convolution import LowerConvolutions
+from onnxcompress.passes.lower.functions import AttachFunctions
+from onnxcompress.passes.lower.linear import FuseIntegerLinear
+from onnxcompress.passes.lower.sparse import UseSparseWeights
+from onnxcompress.passes.lower.transformer import LowerTransformers
+from onnxcompress.passes.lower.transformer.lowering import REPLACES, label
+from onnxcompress.passes.quantize.roles import Decision
+
+
+class LowerNative(ir.passes.InPlacePass):
+    """Transformers, then convolution networks, become operators of ours; what is left, kernels of ONNX Runtime.
+
+    Args:
+        heads: greatest magnitudes per channel of queries, keys and values, by tensor name; without those of an
+            attention it stays as it is.
+        exclude: names of nodes that are left to standard operators.
+
+    After a run, `decisions` holds what became of the nodes that have an operator of ours.
+    """
+
+    def __init__(self, heads: Mapping[str, Sequence[float]], exclude: Set[str] = frozenset()) -> None:
+        super().__init__()
+        self.heads = heads
+        self.exclude = exclude
+        self.decisions: list[Decision] = []
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        operators = {label(node): node.op_type for node in model.graph}
+        heads = {name: np.asarray(values, np.float32) for name, values in self.heads.items()}
+        transformers = LowerTransformers(heads, standard=self.exclude)
+        convolutions = LowerConvolutions(self.exclude)
+        steps = (transformers, convolutions, UseSparseWeights(), FuseIntegerLinear(), AttachFunctions())
+        modified = [step(model).modified for step in steps]
+        self.decisions = [*transformers.decisions]
+        for lowered in convolutions.decisions:
+            done = bool(lowered.op)
+            self.decisions += [
+                Decision(name, operators.get(name, ""), done, lowered.op or lowered.reason) for name in lowered.nodes
+            ]
+        return ir.passes.PassResult(model, any(modified))
+
+
+def native_nodes(model: ir.Model) -> list[ir.Node]:
+    """The nodes of our domain in the main graph."""
+    return [node for node in model.graph if node.domain == DOMAIN]
+
+
+def replaced_nodes(node: ir.Node) -> list[str]:
+    """Names of the nodes that a native node does the work of."""
+    names = node.metadata_props.get(REPLACES, "")
+    return [name for name in names.split(",") if name]
