@@ -19,6 +19,7 @@ from onnxcompress.evaluation import Score
 from onnxcompress.inspection import inspect
 from onnxcompress.interrupts import Interrupts
 from onnxcompress.model_io import digest, external_tensors, file_bytes, load_model, save_model
+from onnxcompress.passes.lower import native_nodes, replaced_nodes
 from onnxcompress.passes.quantize import Decision
 from onnxcompress.recipe import Recipe, to_toml
 from onnxcompress.report import Measured, NodeReport, Result, write_report, write_text
@@ -135,13 +136,16 @@ class Delivery:
         result = _with(measure(written, shown=output, feed=bench.feeds[0]), latencies[1], score)
         recipe = best.recipe if best is not None else self._unchanged()
         self._note_end()
+        native = {} if best is None else {
+            name: node.name or "" for node in native_nodes(best.model) for name in replaced_nodes(node)
+        }  # fmt: skip
         return Result(
             original=original,
             result=result,
             speedup={"median": latencies[1].speedup_median, "least": latencies[1].speedup_least},
             within_bound=score.value >= bench.bound,
             max_drop=bench.max_drop,
-            nodes=[self._node(decision) for decision in self._decisions(best)],
+            nodes=[replace(self._node(d), native=native.get(d.name, "")) for d in self._decisions(best)],
             recipe=json.loads(json.dumps(dataclasses.asdict(recipe))),
             environment=environment_record(),
             candidates=[candidate.summary() for candidate in bench.tried],

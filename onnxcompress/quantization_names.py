@@ -1,36 +1,16 @@
-"""Nodes by name: what `exclude` and `wide` mean, and which models are quantized already."""
+"""Nodes by name: what `exclude` and `wide` mean."""
 
 from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
 from onnxcompress.errors import ModelError
-from onnxcompress.passes.simplify.editor import all_nodes
-
-QUANTIZED_OPS = {
-    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "MatMulNBits",
-    "MatMulBnb4", "MatMulIntegerToFloat", "QGemm", "QAttention", "QMoE", "QOrderedMatMul", "GatherBlockQuantized",
-}  # fmt: skip
-QUANTIZED_PREFIXES = ("QLinear", "DynamicQuantize")
-QUANTIZED_DOMAINS = {"", "ai.onnx", "com.microsoft"}
 
 CLOSE_NAMES = 5
-
-
-def quantized_operators(model: ir.Model) -> Counter[str]:
-    """Operators of quantized models anywhere in a model (subgraphs and functions too), and how many."""
-    nodes = [*all_nodes(model), *(node for function in model.functions.values() for node in function)]
-    return Counter(
-        node.op_type
-        for node in nodes
-        if node.domain in QUANTIZED_DOMAINS
-        and (node.op_type in QUANTIZED_OPS or node.op_type.startswith(QUANTIZED_PREFIXES))
-    )
 
 
 def name_of(node: ir.Node) -> str:

@@ -18,12 +18,13 @@ from onnxcompress.errors import CalibrationError, ModelError
 from onnxcompress.model_io import Source, clone_model, file_bytes, initializer_bytes, load_model, save_model
 from onnxcompress.optimizer import Log, optimize
 from onnxcompress.passes.quantize import CorrectBias, Decision, EqualizeChannels, SmoothActivations
+from onnxcompress.passes.quantize.detect import quantized_operators
 from onnxcompress.passes.quantize.weight_only import LEAST_OPSET
 from onnxcompress.passes.simplify import count_nodes
 from onnxcompress.passes.simplify.editor import all_nodes
 from onnxcompress.progress import Progress, silent
 from onnxcompress.quantization_channels import mean_errors, smoothing_statistics
-from onnxcompress.quantization_names import matching, quantized_operators
+from onnxcompress.quantization_names import matching
 from onnxcompress.quantization_options import Mode, Options
 from onnxcompress.quantization_static import RangeSource, explained, wide_tensors, with_ranges
 from onnxcompress.recipe import Recipe, finish, insert, lower, make_plan, prepare

@@ -13,7 +13,7 @@ import math
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,7 +23,7 @@ import onnx_ir as ir
 from onnxcompress.errors import CompressError, ModelError
 from onnxcompress.model_io import Source, clone_model
 from onnxcompress.optimizer import MOST_ROUNDS, optimize
-from onnxcompress.passes.lower import FuseIntegerLinear, FuseSiLU, KeepBiasSum, KeepResidualSum
+from onnxcompress.passes.lower import FoldFocus, FuseIntegerLinear, FuseSiLU, KeepBiasSum, KeepResidualSum, LowerNative
 from onnxcompress.passes.quantize import (
     Decision,
     InsertQDQ,
@@ -56,6 +56,7 @@ class Recipe:
         source: SHA-256 of the source model's file and external data; "" when not from a file.
         optimize: simplify and fuse first.
         portable: standard ops only.
+        native: lower to the operators of the domain `onnxcompress`; with the static mode.
         mode: original (a copy of the source), float (no quantization), static (Q/DQ with `ranges`), dynamic.
         activations: type of statically quantized activations.
         method: how the ranges were chosen (a remark; `ranges` holds them).
@@ -67,13 +68,16 @@ class Recipe:
         smooth: alpha of SmoothQuant; None: not smoothed.
         wide: nodes whose input activations take 16 bits.
         exclude: nodes that stay float, and why: slow | sensitive | range | user.
+        standard: nodes that are not lowered to native operators, and why: slow.
         ranges: (low, high) of every quantized tensor.
         channels: greatest magnitudes per channel of the smoothed tensors.
+        heads: greatest magnitudes per channel of the queries, keys and values of native attention.
     """
 
     source: str = ""
     optimize: bool = True
     portable: bool = False
+    native: bool = False
     mode: Mode = "float"
     activations: Literal["u8", "s8", "u16"] = "u8"
     method: str = ""
@@ -85,8 +89,10 @@ class Recipe:
     smooth: float | None = None
     wide: tuple[str, ...] = ()
     exclude: Mapping[str, str] = field(default_factory=dict)
+    standard: Mapping[str, str] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     channels: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    heads: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def scheme(self) -> Scheme:
@@ -97,6 +103,7 @@ class Recipe:
             wide=frozenset(self.wide),
             elementwise=self.elementwise,
             reduced_range=self.reduced_range,
+            native=self.native,
         )
 
     def digest(self) -> str:
@@ -109,12 +116,13 @@ class Recipe:
             return "the original"
         if self.mode == "float":
             return ("optimized float" if self.optimize else "float") + (", sums apart" if self.residual_sum else "")
-        words = [self.mode, "int8" if self.activations != "u16" else "int8/u16"]
+        words = ["native" if self.native else self.mode, "int8" if self.activations != "u16" else "int8/u16"]
         words += [f"({self.method} ranges)"] if self.mode == "static" and self.method else []
         words += ["linear layers only"] if self.mode == "static" and not self.elementwise else []
         words += ["smoothed"] if self.smooth is not None else []
         words += ["equalized"] if self.equalize else []
         words += [f"with {len(self.exclude)} node{'s' * (len(self.exclude) > 1)} float"] if self.exclude else []
+        words += [f"{len(self.standard)} in standard operators"] if self.standard else []
         return " ".join(words)
 
 
@@ -135,6 +143,8 @@ def prepare(source: Source, recipe: Recipe) -> ir.Model:
             SmoothActivations(statistics, alpha=recipe.smooth, allow_mul=True)(model)
         except ValueError as error:
             raise ModelError(f"the recipe does not fit the model: {error}") from error
+    if recipe.native:
+        FoldFocus()(model)
     if not recipe.portable:
         FuseSiLU()(model)
     return model
@@ -155,8 +165,9 @@ def finish(prepared: ir.Model, recipe: Recipe) -> tuple[ir.Model, list[Decision]
         ModelError: the recipe's ranges do not fit the model.
     """
     model, decisions = insert(prepared, recipe)
-    lower(model, recipe)
-    return model, decisions
+    # The plan knows nothing of what only an operator of ours runs in int8, as the products of attention.
+    lowered = {d.name: d.reason for d in lower(model, recipe) if d.quantized}
+    return model, [replace(d, quantized=True, reason=lowered[d.name]) if d.name in lowered else d for d in decisions]
 
 
 def insert(prepared: ir.Model, recipe: Recipe) -> tuple[ir.Model, list[Decision]]:
@@ -177,18 +188,22 @@ def insert(prepared: ir.Model, recipe: Recipe) -> tuple[ir.Model, list[Decision]
     if recipe.tables and model.graph.opset_imports.get("", 0) >= LEAST_OPSET:
         others = frozenset(node.name or "" for node in model.graph if node.op_type != "Gather")
         QuantizeWeights(8, exclude=others)(model)
-    decisions = [
-        dataclasses.replace(d, reason=_EXCLUDED.get(recipe.exclude.get(d.name, ""), d.reason)) for d in decisions
-    ]
+    decisions = [replace(d, reason=_EXCLUDED.get(recipe.exclude.get(d.name, ""), d.reason)) for d in decisions]
     return model, decisions
 
 
-def lower(model: ir.Model, recipe: Recipe) -> None:
-    """The second half of `finish`: write what ONNX Runtime runs fast, in place."""
+def lower(model: ir.Model, recipe: Recipe) -> list[Decision]:
+    """The second half of `finish`: write what runs fast, in place; what became of the nodes that it lowered."""
+    if recipe.native:
+        step = LowerNative(recipe.heads, frozenset(recipe.standard) | frozenset(recipe.exclude))
+        step(model)
+        DropShapes()(model)
+        return step.decisions
     if recipe.residual_sum:
         KeepResidualSum()(model)
     (KeepBiasSum if recipe.portable else FuseIntegerLinear)()(model)
     DropShapes()(model)
+    return []
 
 
 _EXCLUDED = {
@@ -249,7 +264,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     for key, value in document.items():
         if not _fits(key, value):
             raise CompressError(f"{path}: {key} = {str(value)[:60]} is not what a recipe holds there")
-    for table in ("ranges", "channels"):
+    for table in ("ranges", "channels", "heads"):
         document[table] = {name: tuple(values) for name, values in document.get(table, {}).items()}
     document["wide"] = tuple(document.get("wide", ()))
     return Recipe(**document)
@@ -268,11 +283,11 @@ def _fits(key: str, value: Any) -> bool:
             return _is_number(value) and 0 <= value <= 1
         case "wide":
             return isinstance(value, list) and all(isinstance(name, str) for name in value)
-        case "exclude":
+        case "exclude" | "standard":
             return isinstance(value, dict) and all(isinstance(reason, str) for reason in value.values())
         case "ranges":
             return isinstance(value, dict) and all(_are_numbers(v) and len(v) == 2 for v in value.values())
-        case "channels":
+        case "channels" | "heads":
             return isinstance(value, dict) and all(map(_are_numbers, value.values()))
         case _:
             return isinstance(value, bool)

@@ -16,10 +16,13 @@ import onnx_ir as ir
 from onnxcompress.budget import OutOfTime
 from onnxcompress.calibration import calibrate_channels
 from onnxcompress.errors import ModelError
+from onnxcompress.passes.lower import attention_tensors, native_nodes, replaced_nodes
 from onnxcompress.passes.quantize import Decision
 from onnxcompress.passes.quantize.roles import is_constant
 from onnxcompress.recipe import Recipe, make_plan
-from onnxcompress.runtime.profile import profile, time_of
+from onnxcompress.runtime.library import library_path
+from onnxcompress.runtime.profile import time_of
+from onnxcompress.runtime.timings import node_times
 from onnxcompress.sensitivity import sensitivity
 from onnxcompress.workbench import METHODS, Candidate, Workbench
 
@@ -28,6 +31,10 @@ T = TypeVar("T")
 
 MARGIN = 1.03
 """A candidate must be this much faster than another to be preferred: races differ by as much by chance."""
+
+SLOWER = 1.25
+"""A native operator must take this many times as long as what it replaces to be called slower: single nodes' times
+are noisy, and standard nodes that ONNX Runtime has fused are missing among them."""
 
 SMOOTHING = 0.6
 """The alpha of SmoothQuant; on MiniLM 0.5 and 0.6 gave cosines of 0.993 and 0.997, 0.4 only 0.958."""
@@ -62,7 +69,11 @@ class Search:
         """Search; `best` then holds the outcome. KeyboardInterrupt may come at any point."""
         optimized = self.attempt(self.try_float)
         start = replace(self.base, mode="float") if optimized is None else optimized.recipe
-        families = [self.attempt(self.try_static, start), self.attempt(self.try_dynamic, start)]
+        families = [
+            self.attempt(self.try_native, start),
+            self.attempt(self.try_static, start),
+            self.attempt(self.try_dynamic, start),
+        ]
         for family in sorted((f for f in families if f is not None), key=lambda f: -f.speedup):
             if self.best is None or self.best.recipe.mode == family.recipe.mode or self.outruns(family):
                 self.attempt(self.fit, family)
@@ -114,6 +125,65 @@ class Search:
             candidate = self.attempt(self.without_followers, candidate) or candidate
         return self.attempt(self.without_slow_nodes, candidate) or candidate
 
+    def try_native(self, start: Recipe) -> Candidate | None:
+        """Static int8 in operators of our own, where their library is and takes part of the graph."""
+        if start.portable or start.activations != "u8" or library_path() is None:
+            return None
+        recipe = replace(start, mode="static", native=True, method=METHODS[0], tables=True, residual_sum=False)
+        recipe = replace(self.attended(recipe), reduced_range=False)  # our kernels do not saturate
+        if not make_plan(self.bench.prepared(recipe), recipe).compute:
+            return None
+        candidate = self.bench.make(self.bench.with_ranges(recipe))
+        if not native_nodes(candidate.model):
+            return None
+        candidate = self.bench.timed(candidate)
+        if self.best is None or candidate.speedup > self.best.speedup:
+            self.attempt(self.accept, candidate)
+        return self.attempt(self.without_slow_operators, candidate) or candidate
+
+    def attended(self, recipe: Recipe) -> Recipe:
+        """The recipe with what native transformers need to know of the channels of their activations."""
+        prepared = self.bench.prepared(recipe)
+        names = attention_tensors(prepared)
+        if not names:
+            return recipe
+        heads = self.magnitudes(prepared, names)
+        smoothed = self.attempt(self.smoothed, recipe, prepared)
+        return replace(smoothed if smoothed is not None else recipe, heads=heads)
+
+    def without_slow_operators(self, candidate: Candidate) -> Candidate:
+        """Leave nodes in standard operators where those are faster here, if the whole model gains by it."""
+        slow = self.slow_operators(candidate)
+        if not slow:
+            return candidate
+        recipe = replace(candidate.recipe, standard=dict.fromkeys(slow, "slow"))
+        other = self.bench.timed(self.bench.make(recipe))
+        return other if other.speedup > MARGIN * candidate.speedup else candidate
+
+    def slow_operators(self, candidate: Candidate) -> list[str]:
+        """Nodes whose native operator takes longer than the standard ones it replaces, by ONNX Runtime's profiler."""
+        bench = self.bench
+        recipe = replace(candidate.recipe, native=False)
+        standard = bench.make(bench.with_ranges(recipe))
+        with bench.step("profile"):
+            ours, theirs = (
+                node_times(model, bench.feeds, threads=bench.threads, runs=PROFILE_RUNS, providers=bench.providers)
+                for model in (candidate.model, standard.model)
+            )
+        names = {node.name or "": node for node in standard.model.graph}
+        slow: list[str] = []
+        for node in native_nodes(candidate.model):
+            replaced = [names[name] for name in replaced_nodes(node) if name in names]
+            before = [time for time in (time_of(other, theirs) for other in replaced) if time is not None]
+            after = time_of(node, ours)
+            if not before or after is None:
+                continue
+            for name in replaced_nodes(node):
+                self.times.setdefault("native int8", {})[name] = after
+            if after > SLOWER * sum(before):
+                slow += replaced_nodes(node)
+        return slow
+
     def try_dynamic(self, start: Recipe) -> Candidate | None:
         """Dynamic int8, where there is a MatMul or Gemm for it."""
         candidate = self.bench.make(replace(start, mode="dynamic", tables=True))
@@ -145,7 +215,7 @@ class Search:
         prepared = bench.prepared(candidate.recipe)
         with bench.step("profile"):
             int8, real = (
-                profile(model, bench.feeds, threads=bench.threads, runs=PROFILE_RUNS, providers=bench.providers)
+                node_times(model, bench.feeds, threads=bench.threads, runs=PROFILE_RUNS, providers=bench.providers)
                 for model in (candidate.model, prepared)
             )
         names = {node.name or "": node for node in prepared.graph}
@@ -242,16 +312,20 @@ class Search:
 
     def smoothed(self, recipe: Recipe, prepared: ir.Model) -> Recipe | None:
         """The recipe with what smoothing needs to know, where there is something to smooth."""
-        bench = self.bench
-        axes = {name: -1 for name in _linear_inputs(prepared)}
-        if not axes:
+        names = _linear_inputs(prepared)
+        if not names:
             return None
+        return replace(recipe, smooth=SMOOTHING, channels=self.magnitudes(prepared, names))
+
+    def magnitudes(self, prepared: ir.Model, names: Sequence[str]) -> dict[str, tuple[float, ...]]:
+        """Greatest magnitudes per channel (last axis) of float tensors, from some of the data."""
+        bench = self.bench
         count = min(SMOOTHING_FEEDS, bench.affordable(bench.run_seconds, bench.cost(build=2, time=2, score=2)))
         if not count:
             raise OutOfTime
+        axes = dict.fromkeys(names, -1)
         found = calibrate_channels(prepared, bench.data.take(0, count), axes, progress=bench.progress)
-        channels = {name: tuple(map(float, s.max_abs.astype(np.float32))) for name, s in found.items()}
-        return replace(recipe, smooth=SMOOTHING, channels=channels)
+        return {name: tuple(map(float, s.max_abs.astype(np.float32))) for name, s in found.items()}
 
     def put_back(self, candidate: Candidate) -> None:
         """Put layers back to float, the most harmful first, until the bound holds: doubling, then bisection."""

@@ -99,8 +99,8 @@ class Workbench:
     notes: list[str] = field(default_factory=list)
     costs: dict[str, float] = field(default_factory=dict)
     run_seconds: float = 0.0
-    _prepared: dict[tuple[bool, float | None], ir.Model] = field(default_factory=dict)
-    _ranges: dict[tuple[bool, float | None, str], Ranges] = field(default_factory=dict)
+    _prepared: dict[tuple[bool, bool, float | None], ir.Model] = field(default_factory=dict)
+    _ranges: dict[tuple[bool, bool, float | None, str], Ranges] = field(default_factory=dict)
 
     @property
     def bound(self) -> float:
@@ -129,7 +129,7 @@ class Workbench:
 
     def prepared(self, recipe: Recipe) -> ir.Model:
         """The float model that a recipe quantizes; made once for each kind."""
-        key = (recipe.equalize, recipe.smooth)
+        key = (recipe.native, recipe.equalize, recipe.smooth)
         if key not in self._prepared:
             with self.step("prepare"):
                 self._prepared[key] = prepare(self.source, recipe)
@@ -151,7 +151,7 @@ class Workbench:
 
     def calibrated(self, recipe: Recipe) -> Ranges:
         """Ranges of all tensors that any plan on this prepared model needs; the data is walked once for all methods."""
-        key = (recipe.equalize, recipe.smooth)
+        key = (recipe.native, recipe.equalize, recipe.smooth)
         if (*key, METHODS[0]) not in self._ranges:
             prepared = self.prepared(recipe)
             plans = (make_plan(prepared, replace(recipe, elementwise=elementwise)) for elementwise in (True, False))

@@ -17,6 +17,12 @@ from tests.models import small_cnn, wide_cnn
 from tests.zoo import ZOO, ZooModel
 
 
+@pytest.fixture(scope="session", autouse=True)
+def times_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Times that tests measure stay out of the user's cache."""
+    os.environ["ONNXCOMPRESS_CACHE"] = str(tmp_path_factory.mktemp("times"))
+
+
 @pytest.fixture(scope="session")
 def zoo() -> Callable[[str], ZooModel]:
     """`zoo(name)` is a model of the zoo, its file in the cache.

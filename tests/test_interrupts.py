@@ -38,7 +38,7 @@ def test_ctrl_c_before_anything_is_verified_writes_nothing(source: Path, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("last", ["calibrating", "timing static", "scoring static"])
+@pytest.mark.parametrize("last", ["calibrating", "timing native", "scoring native"])
 def test_ctrl_c_gives_the_best_verified_so_far(last: str, wide: Path, tmp_path: Path) -> None:
     def stop(stage: str, done: int, total: int | None) -> None:
         if stage.startswith(last):

@@ -20,6 +20,7 @@ from onnxcompress.errors import CompressError, DataError, EvaluationError, Model
 from onnxcompress.pipeline import compress
 from onnxcompress.recipe import Recipe, read_recipe, to_toml
 from onnxcompress.report import Result
+from onnxcompress.runtime.library import register
 from onnxcompress.search import Search
 from tests.models import encoder, images, small_cnn, wide_cnn
 
@@ -97,11 +98,13 @@ def test_int8_in_the_report_is_int8_in_onnxruntime(place: Path, result: Result, 
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "run.onnx")
     options.log_severity_level = 4
+    register(options)
     ort.InferenceSession(str(place / "out.onnx"), options, providers=["CPUExecutionProvider"])
     ran = [node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node]
     decisions = {node.name: node.decision for node in result.nodes}
     assert set(decisions) == {"c1", "c2", "c3", "fc"}
-    assert sum(op in ("QLinearConv", "QGemm") for op in ran) == list(decisions.values()).count("int8")
+    in_int8 = ("QLinearConv", "QGemm", "QConv", "QLinear")
+    assert sum(op in in_int8 for op in ran) == list(decisions.values()).count("int8")
     assert sum(op in ("Conv", "FusedConv", "Gemm") for op in ran) == list(decisions.values()).count("float")
 
 

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxcompress.errors import CompressError, ModelError
+from onnxcompress.passes.lower import native_nodes, replaced_nodes
 from onnxcompress.recipe import Recipe, build, read_recipe, to_toml
+from tests.lowered import lowered_cnn, lowered_encoder
 from tests.models import small_cnn
 
 FLOATS = st.floats(-1e30, 1e30, allow_nan=False)
@@ -32,6 +34,18 @@ def test_toml_keeps_every_bit(
     path = tmp_path_factory.mktemp("recipe") / "r.toml"
     path.write_text(to_toml(recipe), "utf-8")
     assert read_recipe(path) == recipe
+
+
+def test_what_native_operators_need_is_kept(tmp_path: Path) -> None:
+    recipe = Recipe(
+        mode="static", native=True, standard={"a b": "slow"}, heads={"q": (1.5, 0.1 + 0.2), "k": ()},
+        exclude={"c": "user"},
+    )  # fmt: skip
+    path = tmp_path / "r.toml"
+    path.write_text(to_toml(recipe), "utf-8")
+    assert read_recipe(path) == recipe
+    path.write_text("schema = 1\n", "utf-8")
+    assert not read_recipe(path).native and not read_recipe(path).standard and not read_recipe(path).heads
 
 
 def test_unknown_keys_are_errors(tmp_path: Path) -> None:
@@ -54,7 +68,8 @@ def test_what_is_no_recipe_is_said_to_be_none(tmp_path: Path, text: str) -> None
     [
         'mode = "fast"', 'activations = "u4"', "portable = 1", 'optimize = "yes"', "smooth = 2", "smooth = nan",
         'wide = "node"', "wide = [1]", 'exclude = ["node"]', "exclude = { node = 1 }", "ranges = { t = [1.0] }",
-        "ranges = { t = [0.0, inf] }", 'channels = { t = ["a"] }', "source = 1",
+        "ranges = { t = [0.0, inf] }", 'channels = { t = ["a"] }', "source = 1", "native = 1", 'native = "yes"',
+        'standard = ["node"]', "standard = { node = 1 }", "heads = { t = 1.0 }", "heads = { t = [nan] }",
     ],
 )  # fmt: skip
 def test_values_of_the_wrong_kind_are_refused(line: str, tmp_path: Path) -> None:
@@ -83,6 +98,8 @@ def test_recipes_are_told_apart_in_words() -> None:
         Recipe(mode="static", method="mse"), Recipe(mode="static", method="mse", elementwise=False),
         Recipe(mode="static", method="mse", smooth=0.5), Recipe(mode="static", method="mse", equalize=True),
         Recipe(mode="static", method="mse", exclude={"a": "slow"}), Recipe(mode="static", activations="u16"),
+        Recipe(mode="static", method="mse", native=True),
+        Recipe(mode="static", method="mse", native=True, standard={"a": "slow"}),
     ]  # fmt: skip
     assert len({recipe.describe() for recipe in recipes}) == len(recipes)
 
@@ -124,3 +141,38 @@ def test_exclusions_stay_float_and_say_why() -> None:
     (decision,) = [d for d in decisions if d.name == name]
     assert not decision.quantized
     assert decision.reason == "quantizing it costs too much accuracy"
+
+
+def test_lowered_nodes_say_their_operator_and_are_int8() -> None:
+    made = lowered_encoder()
+    decisions = {d.name: d for d in made.decisions}
+    assert all(d.quantized and d.reason.startswith("Q") for d in decisions.values()), decisions
+    (attention,) = (node for node in native_nodes(made.model) if node.op_type == "QAttention")
+    products = [name for name in replaced_nodes(attention) if name in decisions]
+    assert len(products) == 2  # of queries and keys, and with the values
+    assert all("QAttention" in decisions[name].reason for name in products)
+
+
+def test_excluded_products_of_attention_stay_float() -> None:
+    made = lowered_encoder()
+    (attention,) = (node for node in native_nodes(made.model) if node.op_type == "QAttention")
+    name = next(name for name in replaced_nodes(attention) if name in {d.name for d in made.decisions})
+    model, decisions = build(made.source, replace(made.recipe, exclude={name: "user"}))
+    assert not any(node.op_type == "QAttention" for node in native_nodes(model))
+    (decision,) = [d for d in decisions if d.name == name]
+    assert (decision.quantized, decision.reason) == (False, "excluded by the user")
+
+
+def test_nodes_kept_standard_are_int8_without_a_native_operator() -> None:
+    made = lowered_cnn()
+    name = next(d.name for d in made.decisions if d.op == "Conv")
+    model, decisions = build(made.source, replace(made.recipe, standard={name: "slow"}))
+    assert name not in {replaced for node in native_nodes(model) for replaced in replaced_nodes(node)}
+    (decision,) = [d for d in decisions if d.name == name]
+    assert decision.quantized and not decision.reason.startswith("Q")
+
+
+def test_building_a_native_recipe_twice_gives_the_same_bytes() -> None:
+    made = lowered_encoder()
+    first, second = (ir.to_proto(build(made.source, made.recipe)[0]).SerializeToString() for _ in range(2))
+    assert first == second

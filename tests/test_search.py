@@ -16,8 +16,9 @@ from onnxcompress.budget import Budget
 from onnxcompress.data import open_data
 from onnxcompress.errors import CalibrationError, EvaluationError, ModelError
 from onnxcompress.evaluation import Score
+from onnxcompress.passes.lower import native_nodes, replaced_nodes
 from onnxcompress.recipe import Recipe, finish
-from onnxcompress.runtime import open_session
+from onnxcompress.runtime import library, open_session
 from onnxcompress.search import Search
 from onnxcompress.workbench import Candidate, Workbench
 from tests.models import encoder, images, wide_cnn
@@ -82,8 +83,9 @@ def perfect(recipe: Recipe) -> float:
 
 @pytest.fixture(autouse=True)
 def no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No node is slower in int8, unless a test says so."""
-    monkeypatch.setattr(search_module, "profile", lambda *args, **kwargs: {})
+    """No node is slower in int8, and there are no native operators, unless a test says so."""
+    monkeypatch.setattr(search_module, "node_times", lambda *args, **kwargs: {})
+    monkeypatch.setattr(search_module, "library_path", lambda: None)
 
 
 def best(search: Search) -> Candidate:
@@ -180,7 +182,7 @@ def test_nodes_slower_in_int8_stay_float(monkeypatch: pytest.MonkeyPatch) -> Non
         int8 = any(node.op_type == "QuantizeLinear" for node in model.graph)
         return {"c1": 2.0 if int8 else 1.0, "c2": 1.0 if int8 else 3.0}
 
-    monkeypatch.setattr(search_module, "profile", times)
+    monkeypatch.setattr(search_module, "node_times", times)
     search = searched(lambda recipe: {0: 2.0, 1: 3.0}[len(recipe.exclude)] if recipe.mode == "static" else 1.0, perfect)
     assert dict(best(search).recipe.exclude) == {"c1": "slow"}
     assert search.times == {"float": {"c1": 1.0, "c2": 3.0}, "static int8": {"c1": 2.0, "c2": 1.0}}
@@ -269,3 +271,59 @@ def test_tensors_that_are_always_empty_keep_their_node_float() -> None:
     assert "full" not in best(search).recipe.exclude
     (reason,) = [d.reason for d in best(search).decisions if d.name == "empty"]
     assert reason.startswith("no range could be taken")
+
+
+# -- native operators ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def native(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library is there."""
+    monkeypatch.setattr(search_module, "library_path", library.library_path)
+
+
+def by_kind(native: float, static: float) -> Speed:
+    return lambda recipe: 1.0 if recipe.mode != "static" else native if recipe.native else static
+
+
+@pytest.mark.usefixtures("native")
+@pytest.mark.parametrize(("speeds", "wins"), [((4.0, 2.0), True), ((1.5, 2.0), False)])
+def test_native_operators_are_kept_where_they_are_faster(speeds: tuple[float, float], wins: bool) -> None:
+    found = best(searched(by_kind(*speeds), perfect))
+    assert found.recipe.native == wins
+    assert bool(native_nodes(found.model)) == wins
+
+
+@pytest.mark.usefixtures("native")
+def test_native_operators_hold_the_bound_or_are_not_kept() -> None:
+    found = best(searched(by_kind(4.0, 2.0), lambda recipe: 0.5 if recipe.native else 1.0))
+    assert found.recipe.mode == "static" and not found.recipe.native
+
+
+@pytest.mark.usefixtures("native")
+def test_a_portable_recipe_has_none() -> None:
+    search = Search(searched(by_kind(4.0, 2.0), perfect).bench, Recipe(portable=True))
+    assert search.try_native(Recipe(portable=True)) is None
+
+
+@pytest.mark.usefixtures("native")
+def test_native_operators_that_are_slower_than_what_they_replace_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def times(model: ir.Model, *args: object, **kwargs: object) -> dict[str, float]:
+        slow = {"c2"} if native_nodes(model) else set()
+        names = [node.name or "" for node in model.graph]
+        return {name: 9.0 if slow & set(name.split("/")) else 1.0 for name in names}
+
+    monkeypatch.setattr(search_module, "node_times", times)
+    speed = by_kind(4.0, 2.0)
+    search = searched(lambda recipe: speed(recipe) + len(recipe.standard), perfect)
+    found = best(search)
+    assert "c2" in found.recipe.standard
+    assert all("c2" not in replaced_nodes(node) for node in native_nodes(found.model))
+    assert any("c3" in replaced_nodes(node) for node in native_nodes(found.model))
+
+
+@pytest.mark.usefixtures("native")
+def test_attention_is_measured_for_native_operators() -> None:
+    found = best(searched(by_kind(4.0, 2.0), perfect, model=encoder()))
+    assert found.recipe.native
+    assert {node.op_type for node in native_nodes(found.model)} & {"QLinear", "QLinearLayerNorm"}
