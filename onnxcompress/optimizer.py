@@ -20,6 +20,7 @@ from onnxcompress.passes.simplify import (
     ConvertOpset,
     DropShapes,
     InferShapes,
+    InlineFunctions,
     PassFactory,
     count_nodes,
 )
@@ -71,7 +72,7 @@ def optimize(
 
     Args:
         model: a path, or a model, which is not changed.
-        portable: write standard ops only (no com.microsoft ones).
+        portable: write standard ops only: no com.microsoft ones, and function bodies in the place of our own.
         opset: the standard opset to reach; 21, or the model's own if later, when None. A model that cannot be
             converted keeps its opset, and `log.notes` says why.
         fixed_shapes: input name to dimensions, for inputs with dynamic ones.
@@ -91,9 +92,12 @@ def optimize(
     if opset is not None and not OLDEST <= opset <= NEWEST:
         raise ModelError(f"opset {opset} is not supported; use one of {OLDEST} to {NEWEST}")
     result = clone_model(model)
+    _open_dimensions(result)
     recorded = recorded_shapes(result)
     declared = [value.shape for value in result.graph.outputs]
     fix_shapes(result, fixed_shapes or {})
+    if portable:
+        _run((lambda: InlineFunctions(portable=True),), result, log)
     _run(PREPARE, result, log)
     _convert(result, opset, log)
     fusions = FUSE_PORTABLE if portable else FUSE
@@ -148,6 +152,14 @@ def fix_shapes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> None:
             if len(known) != len(shape) or any(k not in (None, d) for k, d in zip(known, shape, strict=True)):
                 raise ModelError(f"input {name!r} has shape {value.shape}; {list(shape)} does not fit it")
         value.shape = ir.Shape(shape)
+
+
+def _open_dimensions(model: ir.Model) -> None:
+    """Some exporters write -1 for a dimension that is not known: it would be taken for a number."""
+    values = [*model.graph.inputs, *model.graph.outputs, *(v for node in model.graph.all_nodes() for v in node.outputs)]
+    for value in values:
+        if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
+            value.shape = ir.Shape([None if isinstance(d, int) and d < 0 else d for d in value.shape])
 
 
 def _convert(model: ir.Model, opset: int | None, log: Log) -> None:

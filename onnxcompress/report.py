@@ -45,6 +45,7 @@ class NodeReport:
     Attributes:
         decision: int8 or float.
         candidates: kind (float, static int8) and milliseconds, where the node was timed.
+        native: name of the result's node that does its work, where that is an operator of onnxcompress; else "".
     """
 
     name: str
@@ -52,6 +53,7 @@ class NodeReport:
     decision: str
     reason: str
     candidates: Sequence[Mapping[str, Any]] = ()
+    native: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class Result:
                     "decision": node.decision,
                     "reason": node.reason,
                     "candidates": list(node.candidates),
+                    "native": node.native,
                 }
                 for node in self.nodes
             ],

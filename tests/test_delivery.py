@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import onnx_ir as ir
 import pytest
 
 from onnxcompress.errors import DataError, ModelError
+from onnxcompress.passes.lower import native_nodes
 from onnxcompress.pipeline import compress
 from onnxcompress.recipe import Recipe, to_toml
+from tests.lowered import lowered_cnn
 from tests.models import images, small_cnn
 
 Array = np.ndarray[Any, Any]
@@ -56,3 +59,17 @@ def test_a_full_disk_leaves_nothing(source: Path, tmp_path: Path, monkeypatch: p
     with pytest.raises(ModelError, match=rf"^{tmp_path}/o\.onnx: cannot be written \(No space left on device\)$"):
         compress(source, tmp_path / "o.onnx", data=images(2), recipe=tmp_path / "r.toml")
     assert [path.name for path in tmp_path.iterdir()] == ["r.toml"]
+
+
+def test_the_report_names_the_native_operator_of_a_node(tmp_path: Path) -> None:
+    made = lowered_cnn()
+    ir.save(made.source, tmp_path / "m.onnx")
+    (tmp_path / "r.toml").write_text(to_toml(made.recipe))
+    result = compress(
+        tmp_path / "m.onnx", tmp_path / "o.onnx", data=images(2), recipe=tmp_path / "r.toml", report=tmp_path / "r.json"
+    )
+    written = {node.name for node in native_nodes(ir.load(tmp_path / "o.onnx"))}
+    assert {node.decision for node in result.nodes} == {"int8"}
+    assert {node.native for node in result.nodes} <= written
+    assert {node["native"] for node in json.loads((tmp_path / "r.json").read_text())["nodes"]} <= written
+    assert result.result.macs == result.original.macs

@@ -12,6 +12,9 @@ import pytest
 import onnxcompress
 from onnxcompress.errors import ModelError
 from onnxcompress.extractor import split_names
+from onnxcompress.ops import DOMAIN
+from onnxcompress.runtime import open_session
+from tests.lowered import lowered_cnn
 
 MODEL = """<ir_version: 10, opset_import: ["": 21, "mine": 1], metadata_props: ["author": "someone"]>
 g (float[N,2] x, float[N,2] z) => (float[N,2] y, float[N,2] other) <float[2,2] w = {1,2,3,4}, float[2] unused = {1,2}> {
@@ -128,6 +131,22 @@ def test_value_of_unknown_type_is_refused() -> None:
     { h = mine.Unknown(x) y = Relu(h) }"""
     with pytest.raises(ModelError, match="type of 'h'"):
         onnxcompress.extract(ir.from_proto(onnx.parser.parse_model(source)), inputs=["h"], outputs=["y"])
+
+
+def test_a_part_of_a_lowered_model_keeps_the_functions_it_uses() -> None:
+    made = lowered_cnn()
+    first = next(node for node in made.model.graph if node.domain == DOMAIN)
+    middle, end = first.outputs[0].name or "", made.model.graph.outputs[0].name or ""
+    front = onnxcompress.extract(made.model, inputs=["x"], outputs=[middle])
+    back = onnxcompress.extract(made.model, inputs=[middle], outputs=[end], shapes={"x": (1, 3, 16, 16)})
+    assert len(front.functions) == 1
+    assert 1 < len(back.functions) <= len(made.model.functions)
+    assert (back.graph.inputs[0].dtype, back.graph.inputs[0].shape) == (ir.DataType.UINT8, ir.Shape((1, 8, 8, 32)))
+    for native in (False, True):
+        (between,) = open_session(front, native=native).run(None, dict(made.feeds[0]))
+        (y,) = open_session(back, native=native).run(None, {middle: between})
+        (whole,) = open_session(made.model, native=native).run(None, dict(made.feeds[0]))
+        np.testing.assert_allclose(y, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_names_with_commas() -> None:

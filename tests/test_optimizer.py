@@ -21,6 +21,7 @@ from onnxcompress.errors import ModelError
 from onnxcompress.model_io import file_bytes, load_model, save_model
 from onnxcompress.optimizer import Log, optimize, optimize_file
 from onnxcompress.passes.simplify import count_nodes
+from onnxcompress.runtime import open_session
 from tests.passes.simplify.models import distance, ops, parse
 from tests.zoo import ZooModel
 
@@ -245,3 +246,16 @@ def test_weights_outside_the_file_are_never_all_in_memory(layers: int, tmp_path:
     expected = np.fromfile(tmp_path / "w.bin", np.float32, size * size).reshape(size, size).T * np.float32(1.5)
     assert first.const_value is not None
     np.testing.assert_allclose(first.const_value.numpy(), expected, rtol=1e-6)
+
+
+def test_a_dimension_of_minus_one_is_open() -> None:
+    model = ir.from_onnx_text("""<ir_version: 10, opset_import: ["": 21]>
+    g (float[N, 4] x) => (float[M, 4] y) { s = Shape (x) f = ConstantOfShape (s) a = Add (f, x) y = Relu (a) }""")
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.shape = ir.Shape((-1, 4))
+    result = optimize(model)
+    assert [list(value.shape or ()) for value in (*result.graph.inputs, *result.graph.outputs)] == [[None, 4]] * 2
+    x = np.ones((3, 4), np.float32)
+    np.testing.assert_array_equal(open_session(result).run(None, {"x": x})[0], x)
+    fixed = optimize(model, fixed_shapes={"x": (2, 4)})
+    assert fixed.graph.inputs[0].shape == ir.Shape((2, 4))

@@ -27,8 +27,11 @@ def test_the_document(tmp_path: Path) -> None:
     assert set(document) >= {"original", "result", "speedup", "nodes", "recipe", "environment"}
     assert set(document["result"]) == {"path", "bytes", "parameters", "macs", "sha256", "latency", "metric"}
     assert document["nodes"] == [
-        {"name": "n", "op": "Conv", "decision": "int8", "reason": "int8", "candidates": [{"kind": "float", "ms": 1.0}]}
-    ]
+        {
+            "name": "n", "op": "Conv", "decision": "int8", "reason": "int8", "native": "",
+            "candidates": [{"kind": "float", "ms": 1.0}],
+        }
+    ]  # fmt: skip
 
 
 def test_numbers_that_json_has_not_are_refused(tmp_path: Path) -> None:

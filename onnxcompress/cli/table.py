@@ -29,12 +29,22 @@ def show_result(result: Result, out: Output) -> None:
         out.say("  ".join(cells).rstrip())
     quantized = sum(node.decision == "int8" for node in result.nodes)
     if result.nodes:
-        out.say(f"\n{quantized} of {len(result.nodes)} compute nodes run in int8" + _reasons(result))
+        out.say(f"\n{quantized} of {len(result.nodes)} compute nodes run in int8{_native(result)}{_reasons(result)}")
     for note in result.notes:
         out.note(f"note: {note}")
     if not result.within_bound:
         out.note("warning: the result is below the accuracy bound")
     out.say(f"\nwritten to {after.path} in {result.seconds:.0f} s")
+
+
+def _native(result: Result) -> str:
+    native = [node.native for node in result.nodes if node.decision == "int8"]
+    done = [name for name in native if name]
+    operators = len(set(done))
+    if not operators:
+        return ""
+    share = "" if len(done) == len(native) else f"{len(done)} of them "
+    return f", {share}in {operators} native operator{'s' * (operators > 1)}"
 
 
 def _reasons(result: Result) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcompress.inspection.facts import Facts, Visit, type_name
+from onnxcompress.inspection.native import is_native, native_quantization
 from onnxcompress.inspection.results import Coverage, Quantization
 
 INTEGER_OPS: Mapping[str, tuple[int, int]] = {
@@ -77,7 +78,7 @@ class Consumers:
 def classify(visit: Visit, consumers: Consumers, *, static: bool) -> Quantization | None:
     """How a node runs; None if it is no compute node, or depends on constants only.
 
-    1. An integer operator is quantized; MatMulNBits is weight-only.
+    1. An integer operator, of ONNX Runtime or of this project, is quantized; MatMulNBits is weight-only.
     2. A float operator without DequantizeLinear on its weight or second input is float; with one there only,
        it is weight-only.
     3. With a float weight behind a quantized input it is float, unless ONNX Runtime quantizes the weight itself.
@@ -89,6 +90,8 @@ def classify(visit: Visit, consumers: Consumers, *, static: bool) -> Quantizatio
     """
     if all(facts is None or facts.constant for facts in visit.inputs):
         return None
+    if is_native(visit):
+        return native_quantization(visit)
     if visit.op in INTEGER_OPS:
         activation, weight = (visit.input(index) for index in INTEGER_OPS[visit.op])
         return Quantization("quantized", _type(weight), _integer_activations(visit, activation))

@@ -14,6 +14,7 @@ from onnxcompress.data import DataSet, Feed
 from onnxcompress.errors import DataError
 from onnxcompress.inspection.facts import Array
 from onnxcompress.inspection.walk import Walk, walk_model
+from onnxcompress.ops import DOMAIN
 from onnxcompress.progress import Progress
 from onnxcompress.runtime.session import open_session, run
 
@@ -132,8 +133,9 @@ def compare_layers(
     if first is None:
         raise DataError(f"{data.name}: no feeds; a comparison needs at least one")
     pairs = shared_values(a, b, {name: array.shape for name, array in first.items()})
+    told = _inside_operators(b)
     if not pairs:
-        return (), 0, ["the models share no float value by name"]
+        return (), 0, ["the models share no float value by name", *told]
     sums = {pair.a: Sums() for pair in pairs}
     groups = list(_groups(pairs, {value.name or "" for value in a.graph.outputs}))
     samples = 0
@@ -142,7 +144,7 @@ def compare_layers(
         samples = _run_group(a, b, group, data, sums, stage, progress)
     notes = [f"{pair.a}: {s.mismatch}" for pair in pairs if (s := sums[pair.a]).mismatch is not None]
     errors = [sums[pair.a].result(pair) for pair in pairs if sums[pair.a].mismatch is None]
-    return tuple(sorted(errors, key=_badness)), samples, notes
+    return tuple(sorted(errors, key=_badness)), samples, notes + told
 
 
 def shared_values(a: ir.Model, b: ir.Model, shapes: Mapping[str, Sequence[int]]) -> list[Pair]:
@@ -174,6 +176,12 @@ def shared_values(a: ir.Model, b: ir.Model, shapes: Mapping[str, Sequence[int]])
             if match is not None and not match.constant:
                 pairs.append(Pair(name, other, node.op_type, facts.nbytes or 0))
     return pairs
+
+
+def _inside_operators(model: ir.Model) -> list[str]:
+    """A note where values of the original are inside operators of this project, or bytes between them."""
+    nodes = sum(node.domain == DOMAIN for node in model.graph)
+    return [f"B has {nodes} nodes of {DOMAIN}: of what they compute only floats are compared"] if nodes else []
 
 
 def _typed(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Walk:

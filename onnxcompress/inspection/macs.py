@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from onnxcompress.inspection.facts import Facts, Shape, Visit, product
+from onnxcompress.inspection.native import is_native, native_macs
 
 
 def count_macs(visit: Visit) -> int | None:
     """Multiply-accumulates of one execution; 0 for operators without any, None where shapes are unknown."""
-    counter = COUNTERS.get(visit.op)
+    counter = native_macs if is_native(visit) else COUNTERS.get(visit.op)
     if counter is None and visit.node.domain not in KNOWN_DOMAINS:
         return None
     try:

@@ -1,7 +1,7 @@
 """One node at a time: the types of its outputs, and its value where it is small and constant.
 
 Standard operators are asked of onnx's own schemas. ONNX Runtime's operators have no schema there: each is
-read as the standard operator that has the same output shape.
+read as the standard operator that has the same output shape. The operators of this project have their own rules.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import onnx.shape_inference
 import onnx_ir as ir
 
 from onnxcompress.inspection.facts import Array, Dim, Facts, Shape, Visit
+from onnxcompress.inspection.native import is_native, native_outputs
 
 DATA_LIMIT = 1024
 """Values of up to this many elements are kept: shape arithmetic needs them, weights are larger."""
@@ -64,6 +65,8 @@ def infer_outputs(visit: Visit) -> list[Facts]:
     """
     if visit.node.domain == "com.microsoft":
         return _infer_contrib(visit)
+    if is_native(visit):
+        return native_outputs(visit)
     return _infer_standard(visit, visit.node.op_type, visit.node.domain, visit.version, visit.inputs)
 
 

@@ -51,6 +51,7 @@ class NodeReport:
         executions: times it is run in one run of the model, as far as known.
         counted: False in branches of an If that are not taken (or are the cheaper ones).
         quantization: None for a node that is no compute node.
+        replaces: names of the nodes of the model before lowering that it does the work of.
     """
 
     name: str
@@ -66,6 +67,7 @@ class NodeReport:
     executions: int
     counted: bool
     quantization: Quantization | None
+    replaces: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -77,7 +79,8 @@ class TensorReport:
     """One stored tensor: an initializer, or the value of a Constant node.
 
     Attributes:
-        elements: weights it holds; for packed 4-bit weights more than its shape says.
+        elements: weights it holds; for packed 4-bit weights, and blocks that stand for a sparse matrix, more than its
+            shape says.
         bytes: as stored.
         zeros: elements that are 0, or a quantized weight's zero point; None where that is not one number.
         groups_2_4: share of groups of 4 along the input channels with 2 zeros or more; None if not looked at.

@@ -15,10 +15,12 @@ from onnxcompress.inspection.results import (
     ValueReport,
     WeightStatistics,
 )
+from onnxcompress.ops import DOMAIN
 
 TENSORS_SHOWN = 8
 LAYERS_SHOWN = 25
 CHANGES_SHOWN = 10
+REPLACED_SHOWN = 3
 WIDTH = 108
 
 
@@ -40,8 +42,7 @@ def summary(inspection: Inspection) -> list[str]:
     if i.sparsity is not None:
         lines.append(_row("sparsity", f"{i.sparsity:.1%} of the elements of weight matrices are zero"))
     lines += _coverage(i)
-    if i.functions:
-        lines += _wrapped("functions", _each(i.functions, lambda nodes: f"{nodes} nodes"))
+    lines += _functions(i)
     if i.external_files:
         lines += _wrapped("external", _each(i.external_files, size))
     if i.metadata:
@@ -60,13 +61,15 @@ def node_table(inspection: Inspection) -> list[str]:
         macs = "?" if node.macs is None else count(node.macs) if node.macs else ""
         name = "/".join([*(_short(part, 20) for part in node.scope), node.name])
         parameters = count(node.parameters) if node.parameters else ""
-        rows.append([_short(name, 44), _short(node.op, 24), output, macs, parameters, _runs(node)])
+        rows.append([_short(name, 44), _short(node.op, 30), output, macs, parameters, _runs(node)])
     return [line.rstrip() for line in _table(rows, right={3, 4})]
 
 
 def node_detail(inspection: Inspection, node: NodeReport, statistics: Sequence[WeightStatistics] = ()) -> list[str]:
     """One node in full, with statistics of its weights."""
     lines = [_row("node", node.name), _row("op", node.op)]
+    if node.replaces:
+        lines += _wrapped("replaces", node.replaces)
     if node.scope:
         lines.append(_row("inside", " / ".join(node.scope)))
     lines += _labelled("inputs", ["(absent)" if v is None else _value(v) for v in node.inputs])
@@ -97,14 +100,17 @@ def node_detail(inspection: Inspection, node: NodeReport, statistics: Sequence[W
 
 
 def find_nodes(inspection: Inspection, name: str) -> list[NodeReport]:
-    """Nodes of that name, or that compute a value of that name.
+    """Nodes of that name, that compute a value of that name, or that replaced a node of that name.
 
     Raises:
         ModelError: there is none.
     """
-    found = [n for n in inspection.nodes if n.name == name or any(v.name == name for v in n.outputs)]
+    found = [
+        n for n in inspection.nodes if n.name == name or name in n.replaces or any(v.name == name for v in n.outputs)
+    ]
     if not found:
-        close = difflib.get_close_matches(name, [n.name for n in inspection.nodes], n=3)
+        names = dict.fromkeys(name for n in inspection.nodes for name in (n.name, *n.replaces))
+        close = difflib.get_close_matches(name, list(names), n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "--nodes lists them"
         raise ModelError(f"no node is named {name!r}, and none computes a value of that name; {hint}")
     return found
@@ -168,6 +174,28 @@ def _coverage(inspection: Inspection) -> list[str]:
     return [_row("quantized", text), *(f"{'':13}{n:>5} not: {reason}" for reason, n in c.reasons.items())]
 
 
+def _functions(inspection: Inspection) -> list[str]:
+    """Function bodies of our own operators are many, and all alike to a reader: their number."""
+    own = f"{DOMAIN}::"
+    others = {name: nodes for name, nodes in inspection.functions.items() if not name.startswith(own)}
+    lines = []
+    native = [node for node in inspection.nodes if node.op.startswith(own)]
+    if native:
+        replaced = len({name for node in native for name in node.replaces})
+        bodies = len(inspection.functions) - len(others)
+        text = f"{_number(len(native), 'operator')} of {DOMAIN}"
+        text += f" for {_number(replaced, 'node')}" if replaced else ""
+        text += f", {_number(bodies, 'function body', 'function bodies')}" if bodies else ""
+        lines.append(_row("native", text))
+    if others:
+        lines += _wrapped("functions", _each(others, lambda nodes: f"{nodes} nodes"))
+    return lines
+
+
+def _number(count: int, one: str, many: str = "") -> str:
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def _largest(tensors: Iterable[TensorReport]) -> list[str]:
     rows = []
     found = sorted((t for t in tensors if t.parameter), key=lambda t: -t.bytes)
@@ -195,7 +223,15 @@ def _layers(difference: Difference) -> list[str]:
 def _runs(node: NodeReport) -> str:
     q = node.quantization
     text = "" if q is None else q.state if not q.reason else f"{q.state}: {q.reason}"
+    if node.replaces:
+        text = ", ".join(([text] if text else []) + [f"for {_short_list(node.replaces)}"])
     return text if node.counted else f"(not counted) {text}".strip()
+
+
+def _short_list(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    shown = ", ".join(_short(name, 40) for name in names[:REPLACED_SHOWN])
+    return shown if len(names) <= REPLACED_SHOWN else f"{shown} and {len(names) - REPLACED_SHOWN} more"
 
 
 def _change(change: TensorChange) -> str:

@@ -1,7 +1,8 @@
 """Walking a model as it would be run: every node of the graph, its subgraphs and functions, with shapes.
 
 Nothing is changed and no weight is read: shapes go forward node by node, and small values (the arithmetic on
-shapes that exporters write) are computed on the way, so that known input shapes give all shapes.
+shapes that exporters write) are computed on the way, so that known input shapes give all shapes. The operators of
+this project are not walked through: their function bodies are what runs without the library.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import onnx_ir as ir
 from onnxcompress.errors import ModelError
 from onnxcompress.inspection.facts import Facts, Shape, Visit, common, stack
 from onnxcompress.inspection.macs import count_macs
+from onnxcompress.inspection.native import is_native
 from onnxcompress.inspection.operators import (
     DATA_LIMIT,
     attribute_tensor,
@@ -22,6 +24,7 @@ from onnxcompress.inspection.operators import (
     evaluate,
     infer_outputs,
 )
+from onnxcompress.ops import DOMAIN
 
 Env = dict[ir.Value, Facts]
 Attributes = Mapping[str, ir.Attr]
@@ -130,7 +133,7 @@ class _Walker:
     def _visit(self, visit: Visit, env: Env, attributes: Attributes) -> None:
         op, domain = visit.node.op_type, visit.node.domain
         function = self.model.functions.get(visit.node.op_identifier())
-        if function is not None:
+        if function is not None and not is_native(visit):
             self._call(visit, function)
         elif domain == "" and op == "If":
             self._if(visit, env, attributes)
@@ -146,7 +149,7 @@ class _Walker:
             visit.outputs = infer_outputs(visit)
         except Exception as error:  # onnx's own classes; the node may still be run by a library that knows it
             visit.outputs = [Facts(value.name or "") for value in visit.node.outputs]
-            if visit.node.domain in ("", "ai.onnx"):
+            if visit.node.domain in ("", "ai.onnx", DOMAIN):
                 self._note(f"{visit.name}: shapes cannot be inferred ({str(error).strip().splitlines()[-1][:160]})")
         for value, facts in zip(visit.node.outputs, visit.outputs, strict=True):
             self._complete(facts, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import onnx_ir as ir
 
 from onnxcompress.errors import ModelError
 from onnxcompress.inspection.facts import Array, Facts, Visit, type_name
+from onnxcompress.inspection.native import is_body, is_native, is_parameter, matrix, named_inputs
 from onnxcompress.inspection.operators import attribute_tensor
 from onnxcompress.inspection.results import TensorReport, WeightStatistics
 
@@ -56,13 +58,19 @@ SCALES = {
 
 
 class Uses:
-    """How weights are used: the number that stands for zero, and the matrix view of each."""
+    """How weights are used: the number that stands for zero, and the matrix view of each.
+
+    Attributes:
+        packed: of weights that are not stored one by one: bits of each (0: those of the type, but zeros are left out)
+            and their number.
+    """
 
     def __init__(self, visits: Iterable[Visit]) -> None:
         self.zero: dict[ir.Value, int | None] = {}
         self.packed: dict[ir.Value, tuple[int, int]] = {}
         self.transposed: dict[ir.Value, bool] = {}
         self.convolution: set[ir.Value] = set()
+        self.channels_last: set[ir.Value] = set()
         self.scales: set[ir.Value] = set()
         for visit in visits:
             self._read(visit)
@@ -74,6 +82,9 @@ class Uses:
         return self.packed.get(value, (0, tensor.size))[1]
 
     def _read(self, visit: Visit) -> None:
+        if is_native(visit):
+            self._read_native(visit)
+            return
         for weight, zero_point in ZERO_POINTS.get(visit.op, ()):
             for root in _stored(visit.input(weight)):
                 self.zero[root] = _uniform(visit.input(zero_point))
@@ -100,6 +111,21 @@ class Uses:
             elif op in ("Gemm", "QGemm"):
                 self.transposed[root] = not visit.attribute("transB", 0)
 
+    def _read_native(self, visit: Visit) -> None:
+        op, whole = visit.node.op_type, matrix(visit)
+        for name, facts in named_inputs(visit):
+            for root in _stored(facts):
+                if not is_parameter(op, name):
+                    self.scales.add(root)
+                elif op == "QLinear4" and name == "w" and whole is not None:
+                    self.packed[root], self.zero[root] = (4, math.prod(whole)), 8
+                elif name == "values" and whole is not None:
+                    self.packed[root] = (0, math.prod(whole))
+                elif name in ("w", "w1", "w2") and op in ("QConv", "QConvTranspose"):
+                    self.channels_last.add(root)
+                elif name in ("w", "w1", "w2"):
+                    self.transposed[root] = False
+
 
 def stored_tensors(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
     """Every initializer and Constant value, of subgraphs and functions too."""
@@ -116,8 +142,8 @@ def stored_tensors(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtoco
 
 
 def owners(model: ir.Model) -> list[ir.Graph | ir.Function]:
-    """The main graph and the functions: what holds nodes, subgraphs' included."""
-    return [model.graph, *model.functions.values()]
+    """The main graph and the functions: what holds nodes, subgraphs' included; not the bodies of our own operators."""
+    return [model.graph, *(function for function in model.functions.values() if not is_body(function))]
 
 
 def report_tensor(value: ir.Value, tensor: ir.TensorProtocol, uses: Uses) -> TensorReport:
@@ -132,6 +158,8 @@ def report_tensor(value: ir.Value, tensor: ir.TensorProtocol, uses: Uses) -> Ten
         zeros = _count_zeros(tensor, zero, bits)
         if bits and zeros is not None and elements < zeros:
             zeros = elements  # the padding of the last block holds zeros too
+        elif not bits and value in uses.packed:
+            zeros = max(elements - (tensor.size - zeros), 0)
         if zeros > PATTERN_LEAST * elements and tensor.size <= PATTERN_LIMIT and not bits:
             groups, blocks = _patterns(value, tensor, zero, uses)
     external = isinstance(tensor, ir.ExternalTensor)
@@ -240,12 +268,15 @@ def _patterns(value: ir.Value, tensor: ir.TensorProtocol, zero: int, uses: Uses)
     """Shares of 2:4 groups and of zero 4x4 blocks in the [outputs, inputs] view, channels innermost."""
     bits = int(tensor.dtype.itemsize * 8)
     shape = tuple(tensor.shape.numpy())
-    if bits < 8 or not (value in uses.convolution or (value in uses.transposed and len(shape) == 2)):
+    images = value in uses.convolution or value in uses.channels_last
+    if bits < 8 or not (images or (value in uses.transposed and len(shape) == 2)):
         return None, None
     flat = np.concatenate(list(pieces(tensor)))
     weight = flat.reshape(shape) == flat.dtype.type(zero)
     if value in uses.convolution:
         weight = np.moveaxis(weight, 1, -1).reshape(shape[0], -1)
+    elif value in uses.channels_last:
+        weight = weight.reshape(shape[0], -1)
     elif uses.transposed[value]:
         weight = weight.T
     rows, columns = (dim // 4 * 4 for dim in weight.shape)

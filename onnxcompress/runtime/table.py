@@ -4,10 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from onnxcompress.runtime.benching import BenchResult
+if TYPE_CHECKING:
+    from onnxcompress.runtime.benching import BenchResult
+    from onnxcompress.runtime.operators import OperatorTimes
 
 HEADER = ("model", "median ms", "least ms", "speedup", "memory MB", "file MB")
+OPERATOR_HEADER = (
+    "operator", "shape", "zero", "float ms", "int8 ms", "native ms", "x float", "x int8", "GOP/s", "of peak",
+)  # fmt: skip
+
+
+def operators_table(results: Sequence[OperatorTimes]) -> str:
+    """An aligned table, one line a workload."""
+    rows: list[tuple[str, ...]] = [OPERATOR_HEADER]
+    rows += [
+        (
+            r.op, r.label, f"{r.sparsity:.0%}" if r.sparsity else "-",
+            *map(_milliseconds, (r.float_ms, r.standard_ms, r.native_ms)),
+            f"{r.speedup_over_float:.2f}", f"{r.speedup_over_standard:.2f}", f"{r.gops:.0f}", f"{r.share_of_peak:.0%}",
+        )
+        for r in results
+    ]  # fmt: skip
+    lines = _aligned(rows, left=2)
+    lines.append("least times; int8: the operator's function body in standard operators; zero: share of weight blocks")
+    return "\n".join(lines)
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Rows as lines with a rule under the first; the first `left` columns are aligned to the left."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return lines
 
 
 def bench_table(results: Sequence[BenchResult]) -> str:
@@ -20,12 +56,7 @@ def bench_table(results: Sequence[BenchResult]) -> str:
             name, _milliseconds(latency.median_ms), _milliseconds(latency.least_ms),
             f"{latency.speedup_median:.2f}x", memory, _megabytes(result.bytes),
         ))  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines = _aligned(rows, left=1)
     first = results[0].latency
     threads = "ONNX Runtime's choice of threads" if first.threads == 0 else _count(first.threads, "thread")
     lines.append(f"{threads}, {_count(first.rounds, 'round')} in turn of {_count(first.runs, 'run')}")

@@ -12,6 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnxcompress.cli import main
+from onnxcompress.progress import Progress
+from onnxcompress.runtime import library, operators
+from onnxcompress.runtime.operators import OperatorTimes
 
 
 @pytest.fixture
@@ -78,3 +81,36 @@ def test_failures(model: Path, options: list[str], code: int) -> None:
 
 def test_no_model_is_a_usage_error() -> None:
     assert bench().exit_code == 2
+
+
+def test_a_model_with_ops_is_a_usage_error(model: Path) -> None:
+    result = bench("--ops", model)
+    assert result.exit_code == 2
+    assert "--ops times operators, no MODEL" in result.output
+
+
+TIMES = OperatorTimes("QLinear", "1x2x3", 0.0, 0.4, 0.2, 0.1, 12.0, 0.5)
+
+
+def test_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def timed(threads: int, progress: Progress) -> list[OperatorTimes]:
+        asked.append(threads)
+        return [TIMES]
+
+    monkeypatch.setattr(operators, "bench_operators", timed)
+    result = bench("--ops", "--threads", 2)
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[2].split()[:2] == ["QLinear", "1x2x3"]
+    document = json.loads(bench("--ops", "--json", "--threads", 0).output)
+    assert document == {"schema": 1, "operators": [TIMES.as_dict()]}
+    assert document["operators"][0]["speedup_over_float"] == 4.0
+    assert asked == [2, 1]
+
+
+def test_operators_without_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "library_path", lambda: None)
+    result = bench("--ops")
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert result.output.startswith("error: there are no native operators to time")

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import onnx
 import onnx.parser
+import onnx_ir as ir
 import pytest
 from click.testing import CliRunner, Result
 
 from onnxcompress.cli import main
+from tests.lowered import lowered_cnn
 
 
 @pytest.fixture
@@ -55,6 +57,21 @@ def test_json(model: Path) -> None:
     assert (document["macs"], document["parameters"], len(document["nodes"])) == (32, 4, 2)
     document = json.loads(invoke(model, "--node", "MatMul_0", "--json").output)
     assert document["nodes"][0]["statistics"][0]["maximum"] == 4
+
+
+def test_a_lowered_model(tmp_path: Path) -> None:
+    made = lowered_cnn()
+    path = tmp_path / "lowered.onnx"
+    ir.save(made.model, path)
+    assert "operators of onnxcompress for" in invoke(path).output
+    lines = invoke(path, "--nodes", "--shape", "x=1,3,16,16").output.splitlines()
+    assert sum(", for " in line for line in lines) >= 4
+    assert len(lines) == 1 + len(list(made.model.graph))
+    name = next(d.name for d in made.decisions if d.op == "Conv")
+    output = invoke(path, "--node", name).output
+    assert "onnxcompress::QConv" in output
+    assert "replaces" in output and name in output
+    assert "weight int8, activations uint8 static" in output
 
 
 @pytest.mark.parametrize(
