@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxcompress.ops.lookup import gather
-from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant
+from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant, parameters
 from onnxcompress.ops.quantization import dequantize
 
 
@@ -30,8 +30,7 @@ DEQUANTIZENCHW = Op(
     "DequantizeNCHW",
     inputs=(
         Port("x", ("uint8",)),
-        Port("x_scale", ("float",), constant=True),
-        Port("x_zero_point", ("uint8",), constant=True),
+        *parameters("x"),
         Port("values", ("float",), optional=True, constant=True),
     ),
     outputs=(Port("y", ("float",)),),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant
+from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant, parameters
 from onnxcompress.ops.qlayernorm import norm_body, norm_reference, sum_body
 
 
@@ -86,8 +86,7 @@ EMBEDLAYERNORM = Op(
         Port("position_ids", ("int64", "int32"), optional=True),
         Port("gamma", ("float",), constant=True),
         Port("beta", ("float",), constant=True),
-        Port("q_scale", ("float",), optional=True, constant=True),
-        Port("q_zero_point", ("uint8",), optional=True, constant=True),
+        *parameters("q", optional=True),
         Port("position_scale", ("float",), optional=True, constant=True),
     ),
     outputs=(

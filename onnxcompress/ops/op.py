@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,18 @@ class Port:
     optional: bool = False
     variadic: bool = False
     constant: bool = False
+
+
+def parameters(name: str, optional: bool = False) -> tuple[Port, Port]:
+    """The constant scale and zero point of a quantized tensor: float [] and uint8 []."""
+    return (
+        Port(f"{name}_scale", ("float",), optional, constant=True),
+        Port(f"{name}_zero_point", ("uint8",), optional, constant=True),
+    )
+
+
+TABLE = Port("table", ("uint8",), optional=True, constant=True)
+"""uint8 [256] that is applied to a quantized result, or to an input, element by element."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +173,3 @@ def _fixed_shape(value: ir.Value) -> tuple[int, ...] | None:
 def _attribute_value(attribute: ir.Attr) -> AttributeValue:
     value = attribute.value
     return tuple(value) if isinstance(value, (list, tuple)) else value
-
-
-def tensors(names: Sequence[str]) -> str:
-    """A list of names as the parser reads it."""
-    return ", ".join(names)

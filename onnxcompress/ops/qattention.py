@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant
+from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant, parameters
 from onnxcompress.ops.quantization import dequantize, quantize
 
 MOST_BIAS = 1e30
@@ -128,8 +128,7 @@ QATTENTION = Op(
         Port("k_scale", ("float",), constant=True),
         Port("v_scale", ("float",), constant=True),
         Port("mask", ("int64", "int32", "float", "bool"), optional=True),
-        Port("y_scale", ("float",), constant=True),
-        Port("y_zero_point", ("uint8",), constant=True),
+        *parameters("y"),
     ),
     outputs=(Port("y", ("uint8",)),),
     attributes={"num_heads": 1, "scale": 0.0, "mask_kind": "keep"},

@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 
 from onnxcompress.ops.lookup import gather
-from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant, tensors
+from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant
 
 
 def _per_input(attributes: Attributes, name: str, count: int, default: int) -> tuple[int, ...]:
@@ -51,7 +51,7 @@ def _body(variant: Variant) -> str:
             ]
             part = f"large{i}"
         parts.append(part)
-    return "\n".join([*lines, f"y = Concat <axis = 3> ({tensors(parts)})"])
+    return "\n".join([*lines, f"y = Concat <axis = 3> ({', '.join(parts)})"])
 
 
 QCONCAT = Op(

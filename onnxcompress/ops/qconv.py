@@ -7,26 +7,21 @@ from typing import cast
 import numpy as np
 
 from onnxcompress.ops.lookup import HINTS, look_up
-from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant
+from onnxcompress.ops.op import TABLE, Array, Attributes, Op, Port, Variant, parameters
 from onnxcompress.ops.quantization import dequantize, quantize
 
 _INPUTS = (
     Port("x", ("uint8", "float")),
-    Port("x_scale", ("float",), constant=True),
-    Port("x_zero_point", ("uint8",), constant=True),
+    *parameters("x"),
     Port("w", ("int8",), constant=True),
     Port("w_scale", ("float",), constant=True),
     Port("bias", ("float",), optional=True, constant=True),
-    Port("y_scale", ("float",), optional=True, constant=True),
-    Port("y_zero_point", ("uint8",), optional=True, constant=True),
-    Port("table", ("uint8",), optional=True, constant=True),
+    *parameters("y", optional=True),
+    TABLE,
     Port("residual", ("uint8",), optional=True),
-    Port("residual_scale", ("float",), optional=True, constant=True),
-    Port("residual_zero_point", ("uint8",), optional=True, constant=True),
-    Port("inner_scale", ("float",), optional=True, constant=True),
-    Port("inner_zero_point", ("uint8",), optional=True, constant=True),
-    Port("final_scale", ("float",), optional=True, constant=True),
-    Port("final_zero_point", ("uint8",), optional=True, constant=True),
+    *parameters("residual", optional=True),
+    *parameters("inner", optional=True),
+    *parameters("final", optional=True),
 )
 
 

@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 
 from onnxcompress.ops.lookup import HINTS, look_up
-from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant
+from onnxcompress.ops.op import TABLE, Array, Attributes, Op, Port, Variant, parameters
 from onnxcompress.ops.quantization import dequantize, quantize
 
 
@@ -70,14 +70,11 @@ QELEMENTWISE = Op(
     "QElementwise",
     inputs=(
         Port("a", ("uint8",)),
-        Port("a_scale", ("float",), constant=True),
-        Port("a_zero_point", ("uint8",), constant=True),
+        *parameters("a"),
         Port("b", ("uint8", "float")),
-        Port("b_scale", ("float",), optional=True, constant=True),
-        Port("b_zero_point", ("uint8",), optional=True, constant=True),
-        Port("y_scale", ("float",), constant=True),
-        Port("y_zero_point", ("uint8",), constant=True),
-        Port("table", ("uint8",), optional=True, constant=True),
+        *parameters("b", optional=True),
+        *parameters("y"),
+        TABLE,
     ),
     outputs=(Port("y", ("uint8",)),),
     reference=_reference,

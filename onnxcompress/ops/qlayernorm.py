@@ -6,7 +6,7 @@ from typing import cast
 
 import numpy as np
 
-from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant
+from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant, parameters
 from onnxcompress.ops.qlinear import divide_body, has_vector, quantize_body
 from onnxcompress.ops.quantization import quantize
 from onnxcompress.ops.row_quantization import quantize_rows_body, quantize_rows_reference
@@ -14,8 +14,7 @@ from onnxcompress.ops.row_quantization import quantize_rows_body, quantize_rows_
 NORM_INPUTS = (
     Port("gamma", ("float",), constant=True),
     Port("beta", ("float",), optional=True, constant=True),
-    Port("q_scale", ("float",), optional=True, constant=True),
-    Port("q_zero_point", ("uint8",), optional=True, constant=True),
+    *parameters("q", optional=True),
 )
 NORM_OUTPUTS = (
     Port("y", ("float",), optional=True),

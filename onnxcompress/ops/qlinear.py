@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxcompress.ops.activation import activation_body, activation_reference
 from onnxcompress.ops.lookup import gather
-from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant
+from onnxcompress.ops.op import TABLE, Array, Attributes, Op, Port, Variant, parameters
 from onnxcompress.ops.quantization import dequantize, quantize
 from onnxcompress.ops.row_quantization import quantize_rows_body, quantize_rows_reference
 
@@ -182,9 +182,8 @@ QLINEAR = Op(
     inputs=(
         *LINEAR_INPUTS,
         Port("residual", ("float",), optional=True),
-        Port("y_scale", ("float",), optional=True, constant=True),
-        Port("y_zero_point", ("uint8",), optional=True, constant=True),
-        Port("table", ("uint8",), optional=True, constant=True),
+        *parameters("y", optional=True),
+        TABLE,
     ),
     outputs=(
         Port("y", ("uint8",), optional=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from onnxcompress.ops.lookup import HINTS, look_up
-from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant
+from onnxcompress.ops.op import TABLE, Array, Attributes, Op, Port, Variant
 
 
 def _reference(attributes: Attributes, x: Array, table: Array | None) -> tuple[Array]:
@@ -37,7 +37,7 @@ def _body(variant: Variant) -> str:
 
 QRESIZE = Op(
     "QResize",
-    inputs=(Port("x", ("uint8",)), Port("table", ("uint8",), optional=True, constant=True)),
+    inputs=(Port("x", ("uint8",)), TABLE),
     outputs=(Port("y", ("uint8",)),),
     reference=_reference,
     body=_body,

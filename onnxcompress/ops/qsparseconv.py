@@ -7,7 +7,7 @@ from math import prod
 from typing import cast
 
 from onnxcompress.ops.blocks import from_blocks, output_count
-from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant
+from onnxcompress.ops.op import TABLE, Array, Attributes, Op, Port, Variant, parameters
 from onnxcompress.ops.qconv import QCONV
 from onnxcompress.ops.qsparselinear import BLOCK_INPUTS, dense_weights
 
@@ -52,14 +52,12 @@ QSPARSECONV = Op(
     "QSparseConv",
     inputs=(
         Port("x", ("uint8",)),
-        Port("x_scale", ("float",), constant=True),
-        Port("x_zero_point", ("uint8",), constant=True),
+        *parameters("x"),
         *BLOCK_INPUTS,
         Port("w_scale", ("float",), constant=True),
         Port("bias", ("float",), optional=True, constant=True),
-        Port("y_scale", ("float",), optional=True, constant=True),
-        Port("y_zero_point", ("uint8",), optional=True, constant=True),
-        Port("table", ("uint8",), optional=True, constant=True),
+        *parameters("y", optional=True),
+        TABLE,
     ),
     outputs=(Port("y", ("uint8",), optional=True), Port("y_float", ("float",), optional=True)),
     attributes={

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxcompress.ops.channel_means import channel_means
 from onnxcompress.ops.lookup import HINTS, look_up
-from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant
+from onnxcompress.ops.op import TABLE, Array, Attributes, Op, Port, Variant, parameters
 from onnxcompress.ops.quantization import dequantize, quantize
 
 
@@ -103,17 +103,15 @@ QSQUEEZEEXCITE = Op(
     "QSqueezeExcite",
     inputs=(
         Port("x", ("uint8",)),
-        Port("x_scale", ("float",), constant=True),
-        Port("x_zero_point", ("uint8",), constant=True),
+        *parameters("x"),
         Port("w1", ("int8",), constant=True),
         Port("w1_scale", ("float",), constant=True),
         Port("b1", ("float",), optional=True, constant=True),
         Port("w2", ("int8",), constant=True),
         Port("w2_scale", ("float",), constant=True),
         Port("b2", ("float",), optional=True, constant=True),
-        Port("y_scale", ("float",), constant=True),
-        Port("y_zero_point", ("uint8",), constant=True),
-        Port("table", ("uint8",), optional=True, constant=True),
+        *parameters("y"),
+        TABLE,
     ),
     outputs=(Port("y", ("uint8",)),),
     reference=_reference,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant
+from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant, parameters
 from onnxcompress.ops.quantization import quantize
 
 
@@ -23,8 +23,7 @@ QUANTIZENHWC = Op(
     "QuantizeNHWC",
     inputs=(
         Port("x", ("float",)),
-        Port("y_scale", ("float",), constant=True),
-        Port("y_zero_point", ("uint8",), constant=True),
+        *parameters("y"),
     ),
     outputs=(Port("y", ("uint8",)),),
     reference=_reference,

@@ -5,15 +5,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import sys
 import weakref
 from pathlib import Path
 
 import onnxruntime as ort
 
 from onnxcompress.errors import ModelError
-
-_NAMES = {"darwin": "libonnxcompress.so", "win32": "onnxcompress.dll"}
 
 
 def library_path() -> Path | None:
@@ -23,7 +20,7 @@ def library_path() -> Path | None:
     """
     if override := os.environ.get("ONNXCOMPRESS_LIBRARY"):
         return Path(override)
-    path = Path(__file__).parent.parent / _NAMES.get(sys.platform, "libonnxcompress.so")
+    path = Path(__file__).parent.parent / "libonnxcompress.so"
     return path if path.exists() else None
 
 

@@ -6,8 +6,9 @@ after quantization, and only where measuring shows a gain.
 
 from onnxcompress.passes.lower.bias import KeepBiasSum
 from onnxcompress.passes.lower.convolution import FoldFocus
+from onnxcompress.passes.lower.functions import replaced_nodes
 from onnxcompress.passes.lower.linear import FuseIntegerLinear
-from onnxcompress.passes.lower.native import LowerNative, native_nodes, replaced_nodes
+from onnxcompress.passes.lower.native import LowerNative, native_nodes
 from onnxcompress.passes.lower.residual import KeepResidualSum
 from onnxcompress.passes.lower.silu import FuseSiLU
 from onnxcompress.passes.lower.transformer import attention_tensors

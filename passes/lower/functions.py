@@ -6,6 +6,14 @@ import onnx_ir as ir
 
 from onnxcompress.ops import DOMAIN, OPS, VERSION
 
+REPLACES = "onnxcompress.replaces"
+"""Metadata of a node of ours: the names of the nodes that it does the work of, one a line."""
+
+
+def replaced_nodes(node: ir.Node) -> list[str]:
+    """Names of the nodes that a native node does the work of."""
+    return [name for name in node.metadata_props.get(REPLACES, "").split("\n") if name]
+
 
 class AttachFunctions(ir.passes.InPlacePass):
     """Give the model the function body of every onnxcompress node in its main graph, one per variant.
@@ -20,11 +28,13 @@ class AttachFunctions(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         opset = model.graph.opset_imports.get("", 0)
         used: set[tuple[str, str, str]] = set()
+        modified = False
         for node in model.graph:
             if node.domain != DOMAIN or node.op_type not in OPS:
                 continue
             op = OPS[node.op_type]
             function = op.function(op.variant(node, opset))
+            modified |= node.overload != function.overload or function.identifier() not in model.functions
             node.overload = function.overload
             model.functions.setdefault(function.identifier(), function)
             used.add(function.identifier())
@@ -34,4 +44,4 @@ class AttachFunctions(ir.passes.InPlacePass):
         if used:
             model.graph.opset_imports[DOMAIN] = VERSION
             model.ir_version = max(model.ir_version or 0, 10)
-        return ir.passes.PassResult(model, bool(used or stale))
+        return ir.passes.PassResult(model, modified or bool(stale))

@@ -13,7 +13,6 @@ from onnxcompress.passes.lower.functions import AttachFunctions
 from onnxcompress.passes.lower.linear import FuseIntegerLinear
 from onnxcompress.passes.lower.sparse import UseSparseWeights
 from onnxcompress.passes.lower.transformer import LowerTransformers
-from onnxcompress.passes.lower.transformer.lowering import REPLACES, label
 from onnxcompress.passes.quantize.roles import Decision
 
 
@@ -35,27 +34,15 @@ class LowerNative(ir.passes.InPlacePass):
         self.decisions: list[Decision] = []
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        operators = {label(node): node.op_type for node in model.graph}
         heads = {name: np.asarray(values, np.float32) for name, values in self.heads.items()}
         transformers = LowerTransformers(heads, standard=self.exclude)
         convolutions = LowerConvolutions(self.exclude)
         steps = (transformers, convolutions, UseSparseWeights(), FuseIntegerLinear(), AttachFunctions())
         modified = [step(model).modified for step in steps]
-        self.decisions = [*transformers.decisions]
-        for lowered in convolutions.decisions:
-            done = bool(lowered.op)
-            self.decisions += [
-                Decision(name, operators.get(name, ""), done, lowered.op or lowered.reason) for name in lowered.nodes
-            ]
+        self.decisions = [*transformers.decisions, *convolutions.decisions]
         return ir.passes.PassResult(model, any(modified))
 
 
 def native_nodes(model: ir.Model) -> list[ir.Node]:
     """The nodes of our domain in the main graph."""
     return [node for node in model.graph if node.domain == DOMAIN]
-
-
-def replaced_nodes(node: ir.Node) -> list[str]:
-    """Names of the nodes that a native node does the work of."""
-    names = node.metadata_props.get(REPLACES, "")
-    return [name for name in names.split(",") if name]

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import onnxruntime as ort
 import pytest
 
+from onnxcompress.runtime import library
 from tests.ops import forms
 from tests.ops.cases.case import Array, Case
 
@@ -26,3 +28,21 @@ def refuses(case: Case, message: str) -> None:
     for instruction_set in ("scalar", ""):
         with pytest.raises(Exception, match=message):
             forms.kernel(case, instruction_set)
+
+
+def refuses_computed(case: Case, index: int, message: str) -> None:
+    """The kernel gives an error with this message where the constant input `index` is computed at run time."""
+    model = forms.model(case, functions=False)
+    constant = next(tensor for tensor in model.graph.initializer if tensor.name == f"i{index}")
+    model.graph.initializer.remove(constant)
+    value = model.graph.input.add(name=constant.name)
+    value.type.tensor_type.elem_type = constant.data_type
+    for size in constant.dims:
+        value.type.tensor_type.shape.dim.add(dim_value=size)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    library.register(options)
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    feeds = {name: case.inputs[int(name[1:])] for name in [given.name for given in session.get_inputs()]}
+    with pytest.raises(Exception, match=message):
+        session.run(None, feeds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 from onnxcompress.errors import ModelError
 from onnxcompress.runtime import library
+
+ROOT = Path(__file__).parents[2]
 
 EXPORTS = {
     "RegisterCustomOps",
@@ -53,6 +56,18 @@ def test_kernels_of_an_instruction_set_share_no_code() -> None:
     assert weak == []
     tables = [name for kind, name in kinds if name.startswith("oc::scalar::") and kind in "DdRr"]
     assert len(tables) > 3, "the names of kernels are not what this test looks for"
+
+
+def test_kernels_use_nothing_of_the_standard_library_that_could_be_shared() -> None:
+    """Its templates would be such functions; these headers have none, or none that is called."""
+    allowed = {"cstddef", "cstdint", "cstring", "immintrin.h"}
+    kernels = [path for path in (ROOT / "onnxcompress" / "csrc" / "cpu").iterdir() if path.name != "isa.cpp"]
+    assert len(kernels) > 30
+    for path in kernels:
+        included = re.findall(r"#include [<\"]([^>\"]+)[>\"]", path.read_text("utf-8"))
+        assert {name for name in included if not name.startswith("cpu/")} <= allowed, path.name
+        used = set(re.findall(r"\bstd::(\w+)", path.read_text("utf-8")))
+        assert used <= {"memcpy", "memset", "memmove", "size_t"}, path.name
 
 
 @pytest.mark.parametrize("content", [b"this is text", b"", b"\x7fELF but not much of it"])

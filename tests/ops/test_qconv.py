@@ -7,13 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
-from onnxcompress.runtime import library
 from tests.ops import forms
 from tests.ops.cases.case import Case
 from tests.ops.cases.qconv import CASES
+from tests.ops.refusals import refuses_computed
 from tests.ops.test_forms import compare
 
 _NAMED = {case.name: case for case in CASES}
@@ -74,18 +73,7 @@ def test_a_bad_model_is_refused(case: Case, message: str) -> None:
 
 
 def test_a_constant_that_is_computed_is_refused() -> None:
-    model = forms.model(_PLAIN, functions=False)
-    bias = next(tensor for tensor in model.graph.initializer if tensor.name == f"i{_BIAS}")
-    model.graph.initializer.remove(bias)
-    value = model.graph.input.add(name=bias.name)
-    value.type.tensor_type.elem_type = bias.data_type
-    value.type.tensor_type.shape.dim.add(dim_value=bias.dims[0])
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    library.register(options)
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    with pytest.raises(Exception, match="may be computed at run time"):
-        session.run(None, {"i0": _PLAIN.inputs[_X], bias.name: _PLAIN.inputs[_BIAS]})
+    refuses_computed(_PLAIN, _BIAS, "may be computed at run time")
 
 
 @pytest.mark.parametrize("outputs", [1, 15, 16, 17, 32, 33, 48, 63, 64, 65, 96, 128, 129])

@@ -7,14 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 
-from onnxcompress.runtime import library
 from tests.ops import forms
 from tests.ops.cases.case import Case
 from tests.ops.cases.qconvtranspose import CASES
+from tests.ops.refusals import refuses_computed
 
 _NAMED = {case.name: case for case in CASES}
 _PLAIN, _TABLED, _FLOATS = _NAMED["2x2"], _NAMED["2x2 with a table"], _NAMED["2x2 to floats"]
@@ -68,18 +67,7 @@ def test_a_bad_model_is_refused(case: Case, message: str) -> None:
 
 
 def test_a_constant_that_is_computed_is_refused() -> None:
-    model = forms.model(_PLAIN, functions=False)
-    bias = next(tensor for tensor in model.graph.initializer if tensor.name == f"i{_BIAS}")
-    model.graph.initializer.remove(bias)
-    value = model.graph.input.add(name=bias.name)
-    value.type.tensor_type.elem_type = bias.data_type
-    value.type.tensor_type.shape.dim.add(dim_value=bias.dims[0])
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    library.register(options)
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    with pytest.raises(Exception, match="only x may be computed"):
-        session.run(None, {f"i{_X}": _PLAIN.inputs[_X], bias.name: _PLAIN.inputs[_BIAS]})
+    refuses_computed(_PLAIN, _BIAS, "only x may be computed")
 
 
 @pytest.mark.parametrize("name", ["windows that overlap, padded", "output padding", "2x2 to float planes"])

@@ -27,57 +27,43 @@ OC_INLINE void store_bytes(uint8_t* y, const vi* x, int count, const uint8_t* ta
 #endif
 }
 
-// y = table[saturate(round(sum * scale + offset + residual * residual_scale))]: unsigned bytes, `stride` a row.
-// scale and offset are padded to whole vectors; the zero point and the residual's are part of the offset.
-template <bool kResidual>
+// y = table[saturate(round(sum * scale + offset))]: unsigned bytes, `stride` a row. scale and offset are padded to whole
+// vectors; the zero point is part of the offset.
 struct ToBytes {
   const float *scale, *offset;
   uint8_t* y;
   ptrdiff_t stride;
   int columns;
-  const uint8_t* table = nullptr;
-  const uint8_t* residual = nullptr;
-  ptrdiff_t residual_stride = 0;
-  float residual_scale = 0;
+  const uint8_t* table;
 
   template <int NV>
   OC_INLINE void operator()(int row, int column, const vi* sums) const {
     vi x[NV];
-    const int count = columns - column;
     unroll<NV>([&](auto v) OC_LAMBDA {
       const int c = column + v * kLanes;
-      vf value = fma(to_float(sums[v]), loadf(scale + c), loadf(offset + c));
-      if (kResidual) {
-        const uint8_t* r = residual + row * residual_stride + c;
-        const int n = count - v * kLanes;
-        vi bytes = n >= kLanes ? load_u8(r) : n > 0 ? load_u8(r, n) : zero();
-        value = fma(to_float(bytes), setf(residual_scale), value);
-      }
+      const vf value = fma(to_float(sums[v]), loadf(scale + c), loadf(offset + c));
       x[v] = to_int(min(value, setf(65536.f)));  // beyond int32 the conversion would give its least number
     });
-    store_bytes<NV>(y + row * stride + column, x, count, table);
+    store_bytes<NV>(y + row * stride + column, x, columns - column, table);
   }
 };
 
-// y = sum * scale + offset (+ residual): floats, `stride` a row.
+// y = sum * scale + offset: floats, `stride` a row.
 struct ToFloats {
   const float *scale, *offset;
   float* y;
   ptrdiff_t stride;
   int columns;
-  const float* residual = nullptr;
-  ptrdiff_t residual_stride = 0;
 
   template <int NV>
   OC_INLINE void operator()(int row, int column, const vi* sums) const {
     unroll<NV>([&](auto v) OC_LAMBDA {
       const int c = column + v * kLanes, count = columns - c;
       if (count <= 0) return;
-      vf value = fma(to_float(sums[v]), loadf(scale + c), loadf(offset + c));
-      const float* r = residual ? residual + row * residual_stride + c : nullptr;
+      const vf value = fma(to_float(sums[v]), loadf(scale + c), loadf(offset + c));
       float* to = y + row * stride + c;
-      if (count >= kLanes) storef(to, r ? add(value, loadf(r)) : value);
-      else storef(to, r ? add(value, loadf(r, count)) : value, count);
+      if (count >= kLanes) storef(to, value);
+      else storef(to, value, count);
     });
   }
 };

@@ -25,7 +25,7 @@ struct ToSums {
 
 void to_bytes(const Rows& x, int pixels, const PackedWeights& w, const float* scale, const float* offset,
               const uint8_t* table, uint8_t* y) {
-  multiply_rows(x, w, 0, pixels, 0, w.n, ToBytes<false>{scale, offset, y, w.n, w.n, table});
+  multiply_rows(x, w, 0, pixels, 0, w.n, ToBytes{scale, offset, y, w.n, w.n, table});
 }
 
 void to_floats(const Rows& x, int pixels, const PackedWeights& w, const float* scale, const float* offset, float* y) {

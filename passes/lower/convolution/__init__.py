@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -15,24 +14,11 @@ from onnxcompress.passes.lower.convolution.fusion import fuse
 from onnxcompress.passes.lower.convolution.reading import Functions
 from onnxcompress.passes.lower.convolution.steps import Refused, Step
 from onnxcompress.passes.lower.convolution.tables import tabulate
+from onnxcompress.passes.lower.functions import replaced_nodes
+from onnxcompress.passes.quantize.roles import Decision
 from onnxcompress.passes.simplify.editor import STANDARD_DOMAINS
 
-__all__ = ["FoldFocus", "LowerConvolutions", "Lowered"]
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """What became of nodes.
-
-    Attributes:
-        nodes: names in the graph before.
-        op: the type of the operator that does their work now, or "" where they stay.
-        reason: why they stay.
-    """
-
-    nodes: tuple[str, ...]
-    op: str
-    reason: str = ""
+__all__ = ["FoldFocus", "LowerConvolutions"]
 
 
 class LowerConvolutions(ir.passes.InPlacePass):
@@ -52,16 +38,18 @@ class LowerConvolutions(ir.passes.InPlacePass):
     Args:
         exclude: names of nodes that stay.
 
-    After a run, `decisions` holds what became of every node of case 1's types that reads uint8.
+    After a run, `decisions` holds what became of every node of case 1's types that reads uint8, and of what went with
+    it: `quantized` says whether it was lowered, `reason` to what, or why not.
     """
 
     def __init__(self, exclude: Set[str] = frozenset()) -> None:
         super().__init__()
         self.exclude = exclude
-        self.decisions: list[Lowered] = []
+        self.decisions: list[Decision] = []
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         self.decisions = []
+        types = {node.name: node.op_type for node in model.graph}
         functions = tabulate(model.graph)
         flow = Flow(self._find(model.graph, functions), functions)
         self._drop_regions(flow)
@@ -70,8 +58,8 @@ class LowerConvolutions(ir.passes.InPlacePass):
         for step in flow.steps:
             emitter.emit(step)
         for step in flow.steps:
-            names = emitter.written[step].metadata_props["onnxcompress.replaces"]
-            self.decisions.append(Lowered(tuple(names.split(",")), step.op))
+            names = replaced_nodes(emitter.written[step])
+            self.decisions += [Decision(name, types.get(name, ""), True, step.op) for name in names]
         return ir.passes.PassResult(model, bool(flow.steps))
 
     def _find(self, graph: ir.Graph, functions: Functions) -> list[Step]:
@@ -86,12 +74,13 @@ class LowerConvolutions(ir.passes.InPlacePass):
             except Refused as refused:
                 reads = any(value in functions for value in node.inputs if value is not None)
                 if reads or node.op_type in ("Conv", "ConvTranspose"):
-                    self.decisions.append(Lowered((node.name or "",), "", str(refused)))
+                    self.decisions.append(Decision(node.name or "", node.op_type, False, str(refused)))
         return steps
 
     def _drop_regions(self, flow: Flow) -> None:
         for region in list(regions(flow)):
             if not any(step.op in CONVOLUTIONS for step in region):
                 flow.drop(region)
-                names = tuple(node.name or "" for step in region for node in step.nodes)
-                self.decisions.append(Lowered(names, "", "no convolution is near: the conversions would cost more"))
+                reason = "no convolution is near: the conversions would cost more"
+                nodes = [node for step in region for node in step.nodes]
+                self.decisions += [Decision(node.name or "", node.op_type, False, reason) for node in nodes]

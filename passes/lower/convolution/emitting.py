@@ -23,11 +23,9 @@ from onnxcompress.passes.lower.convolution.steps import (
     constants_of,
 )
 from onnxcompress.passes.lower.convolution.tables import IDENTITY, read_parameters
+from onnxcompress.passes.lower.functions import REPLACES
 from onnxcompress.passes.quantize.arithmetic import Parameters
 from onnxcompress.passes.simplify.editor import Editor, is_op, producer
-
-REPLACES = "onnxcompress.replaces"
-"""Metadata of a node: the names of the nodes that it replaces, with commas between."""
 
 STEM_CHANNELS = 4
 """Float images of so few channels are quantized inside their first convolution."""
@@ -262,7 +260,7 @@ class Emitter:
 
     def _replaces(self, node: ir.Node, nodes: Iterable[ir.Node]) -> None:
         names = dict.fromkeys(n.name for n in nodes if n.name and not is_op(n, "QuantizeLinear", "DequantizeLinear"))
-        node.metadata_props[REPLACES] = ",".join(names)
+        node.metadata_props[REPLACES] = "\n".join(names)
 
 
 def _takes_table(step: Step) -> bool:

@@ -9,13 +9,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcompress.ops import DOMAIN
+from onnxcompress.passes.lower.functions import REPLACES, replaced_nodes
 from onnxcompress.passes.quantize.roles import Decision
 from onnxcompress.passes.simplify.editor import Editor, array_of, is_op, producer, tensor_of
 
 Array = np.ndarray[Any, Any]
-
-REPLACES = "onnxcompress.replaces"
-"""Metadata of a node of ours: the names of the nodes that it took the place of, with commas between."""
 
 KEPT = "it is kept in standard operators"
 
@@ -172,7 +170,7 @@ def emit(
             value.type = ir.TensorType(result.dtype)
             value.shape = None if result.shape is None else result.shape.copy()
     node.metadata_props.clear()
-    node.metadata_props[REPLACES] = ",".join(names)
+    node.metadata_props[REPLACES] = "\n".join(names)
     return node
 
 
@@ -199,7 +197,7 @@ def replaced_names(nodes: Iterable[ir.Node]) -> list[str]:
     names: dict[str, bool] = {}
     for node in nodes:
         if REPLACES in node.metadata_props:
-            names.update((name, False) for name in node.metadata_props[REPLACES].split(",") if name)
+            names.update((name, False) for name in replaced_nodes(node))
         else:
             names[label(node)] = is_op(node, "MatMul", "Gemm")
     return sorted(names, key=lambda name: not names[name])

@@ -11,9 +11,9 @@ import onnx
 import onnx_ir as ir
 
 from onnxcompress.ops import DOMAIN
-from onnxcompress.passes.lower.convolution import LowerConvolutions, Lowered
+from onnxcompress.passes.lower.convolution import LowerConvolutions
 from onnxcompress.passes.lower.functions import AttachFunctions
-from onnxcompress.passes.quantize import InsertQDQ, Scheme
+from onnxcompress.passes.quantize import Decision, InsertQDQ, Scheme
 from onnxcompress.passes.simplify import InferShapes
 from onnxcompress.runtime import open_session
 from onnxcompress.runtime.session import run
@@ -52,7 +52,7 @@ class Result:
 
     qdq: ir.Model
     lowered: ir.Model
-    decisions: list[Lowered] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
 
     @property
     def ops(self) -> Counter[str]:
@@ -71,7 +71,7 @@ class Result:
 
     def reason(self, name: str) -> str:
         """Why a node stays."""
-        (found,) = (d for d in self.decisions if name in d.nodes and not d.op)
+        (found,) = (d for d in self.decisions if d.name == name and not d.quantized)
         return found.reason
 
     def outputs(self, feed: Feed = IMAGE, *, native: bool = False) -> tuple[list[Array], list[Array]]:

@@ -10,8 +10,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnxcompress.passes.lower.functions import replaced_nodes
 from onnxcompress.passes.lower.transformer import LowerTransformers
-from onnxcompress.passes.lower.transformer.lowering import REPLACES
 from onnxcompress.runtime.library import library_path
 from tests.passes.lower_transformer import encoders
 from tests.passes.lower_transformer.encoders import SPLITS, lowered, ours, outputs, similarity
@@ -90,7 +90,7 @@ def test_smoothing_divides_the_scale_and_adds_no_node() -> None:
 
 def test_every_replaced_node_is_named_once() -> None:
     made = lowered(encoders.sentence_encoder(), encoders.sentences())
-    named = [name for node in ours(made.native) for name in node.metadata_props[REPLACES].split(",")]
+    named = [name for node in ours(made.native) for name in replaced_nodes(node)]
     assert len(named) == len(set(named))
     originals = {
         node.name for node in made.prepared.graph if node.op_type in ("MatMul", "Softmax", "LayerNormalization")

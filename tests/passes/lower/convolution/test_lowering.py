@@ -17,7 +17,7 @@ def attribute(node: ir.Node, name: str) -> object:
 
 
 def replaced(node: ir.Node) -> list[str]:
-    return node.metadata_props["onnxcompress.replaces"].split(",")
+    return node.metadata_props["onnxcompress.replaces"].split("\n")
 
 
 @pytest.mark.parametrize(
