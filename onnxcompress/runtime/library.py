@@ -28,7 +28,8 @@ def register(options: ort.SessionOptions) -> bool:
     """Register the library on session options, once; False where there is none.
 
     Raises:
-        ModelError: the library is there and does not load; the message has its path and the reason.
+        ModelError: the library is there and does not load; the message has its path and the reason. Or the
+            environment asks for an instruction set that the processor lacks.
     """
     path = library_path()
     if path is None:
@@ -37,8 +38,12 @@ def register(options: ort.SessionOptions) -> bool:
         return True
     try:
         options.register_custom_ops_library(str(path))
+        library = _loaded(str(path))
     except Exception as error:
         raise ModelError(f"the library {path} does not load: {error}") from error
+    wanted = os.environ.get("ONNXCOMPRESS_ISA")
+    if wanted and not library.onnxcompress_has_instruction_set(wanted.encode()):
+        raise ModelError(f"ONNXCOMPRESS_ISA={wanted}: no kernels for it here; unset it, or see onnxcompress doctor")
     _REGISTERED[id(options)] = None
     weakref.finalize(options, _REGISTERED.pop, id(options), None)
     return True
@@ -53,6 +58,8 @@ def _loaded(path: str) -> ctypes.CDLL:
     library.onnxcompress_instruction_set.restype = ctypes.c_char_p
     library.onnxcompress_force_instruction_set.argtypes = [ctypes.c_char_p]
     library.onnxcompress_force_instruction_set.restype = ctypes.c_bool
+    library.onnxcompress_has_instruction_set.argtypes = [ctypes.c_char_p]
+    library.onnxcompress_has_instruction_set.restype = ctypes.c_bool
     library.onnxcompress_peak.restype = ctypes.c_double
     return library
 
@@ -78,13 +85,9 @@ def force_instruction_set(name: str) -> None:
 
 
 def has_instruction_set(name: str) -> bool:
-    """Does the processor have it?"""
-    try:
-        force_instruction_set(name)
-    except ValueError:
-        return False
-    force_instruction_set("")
-    return True
+    """Are there kernels for it that this processor can run?"""
+    path = library_path()
+    return path is not None and bool(_loaded(str(path)).onnxcompress_has_instruction_set(name.encode()))
 
 
 def peak() -> float:

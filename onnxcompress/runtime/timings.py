@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -48,13 +49,13 @@ def node_times(
     except (OSError, ValueError, AttributeError, TypeError):
         pass
     times = profile(model, feeds, threads=threads, runs=runs, providers=providers)
-    try:
+    temporary = path.with_suffix(f".{os.getpid()}")
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps(times), "utf-8")
         os.replace(temporary, path)
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        temporary.unlink()  # of a full disk
     return times
 
 

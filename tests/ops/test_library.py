@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 EXPORTS = {
     "RegisterCustomOps",
     "onnxcompress_force_instruction_set",
+    "onnxcompress_has_instruction_set",
     "onnxcompress_instruction_set",
     "onnxcompress_peak",
 }
@@ -119,6 +120,12 @@ def test_forcing_and_going_back() -> None:
     finally:
         library.force_instruction_set("")
     assert library.instruction_set() == best
+
+
+def test_a_session_with_an_instruction_set_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONNXCOMPRESS_ISA", "nonsense")
+    with pytest.raises(ModelError, match="ONNXCOMPRESS_ISA=nonsense"):
+        library.register(ort.SessionOptions())
 
 
 @pytest.mark.parametrize(("wanted", "given"), [("scalar", "scalar"), ("nonsense", None)])

@@ -40,12 +40,18 @@ Isa best() {
   return found;
 }
 
+// The one of this name, if it can be used here.
+const Isa* find(const char* wanted) {
+  for (const Isa& isa : kAll)
+    if (!std::strcmp(name(isa), wanted) && has(isa)) return &isa;
+  return nullptr;
+}
+
 // ONNXCOMPRESS_ISA narrows the choice for a whole process.
 Isa initial() {
   const char* wanted = std::getenv("ONNXCOMPRESS_ISA");
-  for (Isa isa : kAll)
-    if (wanted && !std::strcmp(name(isa), wanted) && has(isa)) return isa;
-  return best();
+  const Isa* isa = wanted ? find(wanted) : nullptr;
+  return isa ? *isa : best();
 }
 
 std::atomic<Isa>& active() {
@@ -71,12 +77,11 @@ bool force_isa(const char* wanted) {
     active() = best();
     return true;
   }
-  for (Isa isa : kAll)
-    if (!std::strcmp(name(isa), wanted) && has(isa)) {
-      active() = isa;
-      return true;
-    }
-  return false;
+  const Isa* isa = find(wanted);
+  if (isa) active() = *isa;
+  return isa != nullptr;
 }
+
+bool has_isa(const char* wanted) { return find(wanted) != nullptr; }
 
 }  // namespace oc

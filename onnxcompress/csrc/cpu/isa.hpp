@@ -8,6 +8,7 @@ enum class Isa { kScalar, kAvx2, kAvx512, kAvx512Vbmi };
 const char* name(Isa isa);
 Isa active_isa();
 bool force_isa(const char* wanted);
+bool has_isa(const char* wanted);
 
 }  // namespace oc
 

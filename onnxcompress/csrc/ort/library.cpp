@@ -99,6 +99,9 @@ OC_EXPORT const char* onnxcompress_instruction_set() { return oc::name(oc::activ
 // Force one; "" goes back to the best that the processor has. False where the processor lacks it.
 OC_EXPORT bool onnxcompress_force_instruction_set(const char* wanted) { return oc::force_isa(wanted); }
 
+// Whether there are kernels for an instruction set, and the processor has it.
+OC_EXPORT bool onnxcompress_has_instruction_set(const char* wanted) { return oc::has_isa(wanted); }
+
 // The most int8 operations (two a multiply-accumulate) that one core does in a second, in 10^9: the best of a few runs.
 OC_EXPORT double onnxcompress_peak() {
   constexpr long kRounds = 1 << 20;
