@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
@@ -127,6 +128,24 @@ class Shape(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         if not separator or any(d < 0 for d in shape):
             self.fail(f"{value!r} is not NAME=1,3,224,224", param, ctx)
         return name, shape
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
+    """Seconds, as `90`, `90s`, `10m` or `1.5h`."""
+
+    name = "DURATION"
+    UNITS: ClassVar = {"s": 1, "m": 60, "h": 3600}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip().lower()
+        unit = self.UNITS.get(text[-1:])
+        try:
+            seconds = float(text if unit is None else text[:-1]) * (unit or 1)
+        except ValueError:
+            seconds = math.nan
+        if not 0 < seconds < math.inf:
+            self.fail(f"{value!r} is not a positive time as 90, 90s, 10m or 1.5h", param, ctx)
+        return seconds
 
 
 shape_option = click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxcompress.cli.common import Output, data_options, model_argument, output_option, standard
+from onnxcompress.cli.common import Duration, Output, data_options, model_argument, output_option, standard
 from onnxcompress.cli.table import show_result
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--target", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", default=1, show_default=True, help="Threads that the result is timed with.")
-@click.option("--budget", type=float, metavar="SECONDS", help="Wall-clock time for the whole command.")
+@click.option("--budget", type=Duration(), help="Wall-clock time for the whole command: 90s, 10m, 1.5h.")
 @click.option("--portable", is_flag=True, help="Standard operators only.")
 @click.option("--exclude", multiple=True, metavar="NODE", help="Keep a node float; repeatable.")
 @click.option("--recipe", type=click.Path(exists=True, dir_okay=False), help="Replay a recipe instead of searching.")
@@ -42,8 +42,6 @@ def command(model: str, output: str, data: tuple[str, ...], images: ImageOptions
         raise click.UsageError("--threads must be at least 1")
     if options["recipe"] and (options["portable"] or options["exclude"]):
         raise click.UsageError("--recipe holds its own exclusions, and whether it is portable")
-    if options["budget"] is not None and options["budget"] <= 0:
-        raise click.UsageError("--budget must be positive (seconds)")
     from onnxcompress.pipeline import compress
 
     # What the user's functions print must not mix with the result.
