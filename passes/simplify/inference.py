@@ -26,6 +26,7 @@ UNNAMED = "unnamed_"
 """Prefix of the names that unnamed dimensions of inputs get while passes work."""
 
 STAND_INS = {
+    ("", "GroupNormalization"): ("Relu", 1),
     ("com.microsoft", "DynamicQuantizeLSTM"): ("LSTM", 8),
     ("com.microsoft", "SkipLayerNormalization"): ("Relu", 1),
     ("com.microsoft", "Gelu"): ("Relu", 1),
@@ -33,7 +34,9 @@ STAND_INS = {
     ("com.microsoft", "QuickGelu"): ("Relu", 1),
     ("com.microsoft", "BiasGelu"): ("Relu", 1),
 }
-"""Op -> the standard op whose outputs (of Relu: the first) have the same types and shapes, and its inputs."""
+"""Op -> the standard op whose outputs (of Relu: the first) have the same types and shapes, and its inputs.
+
+onnx infers nothing for GroupNormalization."""
 
 
 class InferShapes(ir.passes.InPlacePass):

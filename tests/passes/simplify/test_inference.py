@@ -64,3 +64,11 @@ def test_ops_of_onnx_runtime_are_inferred_by_their_stand_in() -> None:
     assert model.graph[0].outputs[0].shape == ir.Shape(["n", 3, 4])
     assert model.graph.outputs[0].shape == ir.Shape(["n", 3, 4])
     assert model.graph[0].op_type == "SkipLayerNormalization"
+
+
+def test_group_normalization_is_inferred_though_onnx_infers_nothing_for_it() -> None:
+    body = "a = GroupNormalization<num_groups=2>(x, s, s)\n b = Relu(a)\n y = Relu(b)"
+    model = parse(f"g (float[n,4,3] x, float[4] s) => (float[n,4,3] y) {{ {body} }}")
+    model.graph.outputs[0].shape = None
+    InferShapes()(model)
+    assert [node.outputs[0].shape for node in model.graph] == [ir.Shape(["n", 4, 3])] * 3
