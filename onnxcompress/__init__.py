@@ -18,6 +18,8 @@ _HOMES = {
     "extract": "extractor",
     "calibrate": "calibration",
     "quantize": "quantizer",
+    "distill": "distiller",
+    "prune": "pruner",
     "compress": "pipeline",
     "bench": "runtime",
     "load": "runtime",
@@ -29,6 +31,7 @@ __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
     from onnxcompress.calibration import calibrate as calibrate
+    from onnxcompress.distiller import distill as distill
     from onnxcompress.errors import CompressError as CompressError
     from onnxcompress.exporter import export as export
     from onnxcompress.extractor import extract as extract
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from onnxcompress.inspection import inspect as inspect
     from onnxcompress.optimizer import optimize as optimize
     from onnxcompress.pipeline import compress as compress
+    from onnxcompress.pruner import prune as prune
     from onnxcompress.quantizer import quantize as quantize
     from onnxcompress.runtime import bench as bench
     from onnxcompress.runtime import library_path as library_path

@@ -66,7 +66,13 @@ class ImageOptions:
 Data = DataSet | Iterable[Mapping[str, Array]] | Callable[[], Iterable[Mapping[str, Array]]] | str | Path
 
 
-def open_data(data: Data | Sequence[str | Path], model: ir.Model, *, images: ImageOptions | None = None) -> DataSet:
+def open_data(
+    data: Data | Sequence[str | Path],
+    model: ir.Model,
+    *,
+    images: ImageOptions | None = None,
+    labels: Sequence[str] = (),
+) -> DataSet:
     """Make a checked data set of whatever names one.
 
     Args:
@@ -74,6 +80,7 @@ def open_data(data: Data | Sequence[str | Path], model: ir.Model, *, images: Ima
             Python, a function that returns an iterable of feeds, or a list of feeds.
         model: every feed is checked against its inputs when it is read.
         images: how a folder of images is read.
+        labels: entries that each feed must have besides the inputs; handed on as they are.
 
     Raises:
         DataError: now, if a source cannot be found; while reading, if a feed does not fit the model.
@@ -93,7 +100,7 @@ def open_data(data: Data | Sequence[str | Path], model: ir.Model, *, images: Ima
         sources = [DataSet(lambda: held)]
     inputs = _input_types(model)
     name = " + ".join(source.name for source in sources)
-    return DataSet(lambda: _checked(itertools.chain.from_iterable(sources), inputs, name), name)
+    return DataSet(lambda: _checked(itertools.chain.from_iterable(sources), inputs, labels, name), name)
 
 
 def split(data: DataSet) -> tuple[DataSet, DataSet, int, str]:
@@ -151,13 +158,17 @@ def _input_types(model: ir.Model) -> InputTypes:
     return types
 
 
-def _checked(feeds: Iterable[Mapping[str, Array]], inputs: InputTypes, name: str) -> Iterator[Feed]:
+def _checked(
+    feeds: Iterable[Mapping[str, Array]], inputs: InputTypes, labels: Sequence[str], name: str
+) -> Iterator[Feed]:
     for index, feed in enumerate(feeds):
         where = f"{name}, feed {index}"
-        missing = [n for n in inputs if n not in feed]
+        missing = [n for n in (*inputs, *labels) if n not in feed]
         if missing:
-            raise DataError(f"{where}: input {missing[0]!r} is missing (it has {', '.join(feed) or 'nothing'})")
-        yield {n: _fit(np.asarray(feed[n]), n, *inputs[n], where) for n in inputs}
+            kind = "input" if missing[0] in inputs else "label"
+            raise DataError(f"{where}: {kind} {missing[0]!r} is missing (it has {', '.join(feed) or 'nothing'})")
+        fitting = {n: _fit(np.asarray(feed[n]), n, *inputs[n], where) for n in inputs}
+        yield fitting | {n: np.asarray(feed[n]) for n in labels}
 
 
 def _fit(array: Array, name: str, dtype: np.dtype[Any], dims: tuple[int | None, ...], where: str) -> Array:

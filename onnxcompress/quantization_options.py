@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from onnxcompress.calibration import METHODS
 from onnxcompress.passes.quantize import QuantizeWeights
+from onnxcompress.passes.quantize.storage import Blocks
 
 Mode = Literal["static", "dynamic", "weight-only"]
 MODES = ("static", "dynamic", "weight-only")
@@ -33,6 +34,7 @@ class Options:
     bias_correction: bool = False
     portable: bool = False
     threads: int = 0
+    gptq: bool = False
 
     def __post_init__(self) -> None:
         choices = {
@@ -54,11 +56,13 @@ class Options:
                     raise ValueError(
                         f"{name.replace('_', ' ')} is for {' and '.join(mode)} quantization, not {self.mode}"
                     )
+        if self.gptq and self.weights == "int8" and self.block_size is None:
+            raise ValueError("gptq is for weights in blocks: int4, or int8 with a block size")
         if self.wide and self.activations == "s8":
             raise ValueError("wide goes with u8 activations, not with s8")
         self.weight_pass()
 
-    def weight_pass(self, exclude: Sequence[str] = ()) -> QuantizeWeights:
+    def weight_pass(self, exclude: Sequence[str] = (), solved: Mapping[str, Blocks] | None = None) -> QuantizeWeights:
         """The pass of the weight-only mode.
 
         Four bits become MatMulNBits unless portable; eight stay behind DequantizeLinear, per channel, which
@@ -67,7 +71,7 @@ class Options:
         four = self.weights == "int4"
         return QuantizeWeights(
             4 if four else 8, block_size=self.block_size, form="nbits" if four and not self.portable else "dequantize",
-            accuracy_level=4, exclude=frozenset(exclude),
+            accuracy_level=4, exclude=frozenset(exclude), solved=solved,
         )  # fmt: skip
 
     def check_sources(self, *, data: bool, ranges: bool) -> None:
@@ -86,8 +90,9 @@ class Options:
         if self.mode == "dynamic" and data != (self.smooth is not None):
             reason = "with smooth needs data" if self.smooth is not None else "takes no data (but with smooth)"
             raise ValueError(f"dynamic quantization {reason}")
-        if self.mode == "weight-only" and data:
-            raise ValueError("weight-only quantization takes no data")
+        if self.mode == "weight-only" and data != self.gptq:
+            reason = "with gptq needs data" if self.gptq else "takes no data (but with gptq)"
+            raise ValueError(f"weight-only quantization {reason}")
         if self.bias_correction and not data:
             raise ValueError("bias correction needs data")
         if data and ranges and not self.bias_correction:
@@ -97,5 +102,5 @@ class Options:
 _ONLY_FOR: dict[tuple[str, ...], tuple[str, ...]] = {
     ("static",): ("method", "activations", "wide", "bias_correction"),
     ("static", "dynamic"): ("smooth", "equalize"),
-    ("weight-only",): ("weights", "block_size"),
+    ("weight-only",): ("weights", "block_size", "gptq"),
 }

@@ -29,6 +29,7 @@ from onnxcompress.quantization_options import Mode, Options
 from onnxcompress.quantization_static import RangeSource, explained, wide_tensors, with_ranges
 from onnxcompress.recipe import Recipe, finish, insert, lower, make_plan, prepare
 from onnxcompress.runtime import open_session
+from onnxcompress.solvers.gptq import gptq_blocks
 
 DEFAULT_METHOD = "mse"
 
@@ -88,6 +89,7 @@ def quantize(
     bias_correction: bool = False,
     portable: bool = False,
     threads: int = 0,
+    gptq: bool = False,
     progress: Progress = silent,
 ) -> Quantized:
     """Quantize a model, as it is told to: nothing is measured (`compress` searches and measures).
@@ -100,7 +102,7 @@ def quantize(
         model: a path, or a model, which is not changed.
         mode: static (int8 weights and activations, with ranges known beforehand), dynamic (the same with ranges
             taken on every run; MatMul and Gemm only) or weight-only.
-        data: feeds to calibrate on, as for `calibrate`; static, and for `smooth`.
+        data: feeds to calibrate on, as for `calibrate`; static, and for `smooth` and `gptq`.
         ranges: static: what `calibrate` gave for this model, or its file.
         method: how data becomes ranges: minmax, percentile, entropy, mse or moving-average. None: mse, and the
             method of `ranges`.
@@ -116,6 +118,8 @@ def quantize(
             most small convolution networks and can hurt others: measure.
         portable: standard operators only, none of ONNX Runtime's own.
         threads: of ONNX Runtime, when data is run; 0: its choice.
+        gptq: weight-only, weights in blocks: round each column so that it makes up for the ones before it, layer by
+            layer on data, in the place of rounding each weight to the nearest.
         progress: called as work goes on.
 
     Raises:
@@ -126,7 +130,7 @@ def quantize(
     """
     options = Options(
         mode, method, weights, block_size, activations, exclude, wide, smooth, equalize, bias_correction, portable,
-        threads,
+        threads, gptq,
     )  # fmt: skip
     options.check_sources(data=data is not None, ranges=ranges is not None)
     found = Ranges.load(ranges) if isinstance(ranges, str | os.PathLike) else ranges
@@ -197,7 +201,7 @@ def _quantize(
         case "dynamic":
             result = _dynamic(model, options, feeds, progress)
         case _:
-            result = _weight_only(model, options, progress)
+            result = _weight_only(model, options, feeds, progress)
     if not any(decision.quantized for decision in result.decisions):
         result.notes.insert(0, f"nothing was quantized: {_why_not(result.decisions)}")
     return result
@@ -240,14 +244,20 @@ def _dynamic(model: ir.Model, options: Options, data: DataSet | None, progress: 
     return Quantized(result, decisions, notes)
 
 
-def _weight_only(model: ir.Model, options: Options, progress: Progress) -> Quantized:
+def _weight_only(model: ir.Model, options: Options, data: DataSet | None, progress: Progress) -> Quantized:
     log = Log()
     model = optimize(model, portable=True, most_rounds=0, progress=progress, log=log)
     if model.graph.opset_imports.get("", 0) < LEAST_OPSET:
         raise ModelError(f"weight-only quantization needs opset {LEAST_OPSET}, and {'; '.join(log.notes)}")
-    step = options.weight_pass(matching(options.exclude, all_nodes(model), "exclude"))
-    step(model)
+    excluded = matching(options.exclude, all_nodes(model), "exclude")
+    step = options.weight_pass(excluded)
     notes = []
+    if options.gptq:
+        assert data is not None
+        solved = gptq_blocks(model, step, data, threads=options.threads, progress=progress)
+        step = options.weight_pass(excluded, solved)
+        notes.append(f"rounded {len(solved)} weights by GPTQ")
+    step(model)
     wider = [d for d in step.decisions if d.quantized and d.reason.startswith("8 bits")]
     if options.weights == "int4" and wider:
         notes.append(f"{len(wider)} of the quantized nodes take 8 bits, having no 4-bit form; --explain says why")

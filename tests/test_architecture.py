@@ -23,7 +23,7 @@ OPS_MAY_IMPORT = ("numpy", "onnx", "onnx_ir", "onnxcompress.ops", *sys.stdlib_mo
 PASSES_MAY_IMPORT = ("ml_dtypes", "onnxscript", "onnxcompress.passes", *OPS_MAY_IMPORT)
 TORCH_MAY_BE_IN = ("exporter.py", "exporting", "demonstration.py", "torch", "distillation")
 HEAVY = {"numpy", "ml_dtypes", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "torch", "rich", "PIL", "sklearn"}
-LATER_VERBS = {"prune", "distill", "verify", "sign"}
+LATER_VERBS = {"verify", "sign"}
 LONGEST_FILE, LONGEST_FUNCTION = 400, 80
 
 

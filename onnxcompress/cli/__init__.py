@@ -12,6 +12,8 @@ COMMANDS = {
     "compress": "Make a model smaller and faster within an accuracy bound, and prove it.",
     "optimize": "Simplify and fuse a graph without changing what it computes.",
     "quantize": "Quantize a model: static, dynamic or weight-only.",
+    "distill": "Train a student to do what its teacher does, from data without labels.",
+    "prune": "Remove channels, blocks or weights, and refit the others on data.",
     "calibrate": "Take the ranges of a model's activations.",
     "export": "Export a PyTorch module to ONNX.",
     "inspect": "Show what is in a model, and what it costs.",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @click.option("--smooth", type=float, metavar="ALPHA", help="SmoothQuant: outliers of activations into the weights.")
 @click.option("--equalize", is_flag=True, help="Equalize the weights of convolutions across layers first.")
 @click.option("--bias-correction", is_flag=True, help="Static: take each layer's mean error out of its bias.")
+@click.option("--gptq", is_flag=True, help="Weight-only in blocks, with --data: rounding that makes up for itself.")
 @click.option("--portable", is_flag=True, help="Write standard ops only, none of ONNX Runtime's own.")
 @click.option("--threads", default=0, show_default="ONNX Runtime's choice", help="Threads to run the model with.")
 @click.option("--explain", is_flag=True, help="Show what became of each node, and why.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -48,8 +48,24 @@ class Storage:
         return f"{self.bits} bits {unit}" + (" (MatMulNBits)" if self.form == "nbits" else "")
 
 
-def store(weight: ir.TensorProtocol, storage: Storage) -> dict[str, ir.TensorProtocol]:
+class Blocks(NamedTuple):
+    """Integers of a matrix [N, K] in blocks of inputs, when something else than rounding to the nearest chose them.
+
+    Attributes:
+        integers: uint8 [N, blocks * block_size].
+        scales: float32 [N, blocks].
+        zeros: uint8 [N, blocks].
+    """
+
+    integers: Array
+    scales: Array
+    zeros: Array
+
+
+def store(weight: ir.TensorProtocol, storage: Storage, blocks: Blocks | None = None) -> dict[str, ir.TensorProtocol]:
     """The tensors that stand for a float32 `weight`: 'quantized', 'scale' and, unless symmetric, 'zero_point'.
+
+    `blocks` are stored in its place, where the storage is block-wise.
 
     Shapes: DequantizeLinear's (the weight's; `[channels]`, or the weight's with K / block_size for K);
     MatMulNBits' (uint8 `[N, blocks, block_size * bits / 8]`; `[N * blocks]`; uint8 `[N * ceil(blocks * bits / 8)]`).
@@ -57,7 +73,7 @@ def store(weight: ir.TensorProtocol, storage: Storage) -> dict[str, ir.TensorPro
     """
     if storage.block_size is None:
         return _per_channel(weight, storage)
-    return _block_wise(weight, storage, storage.block_size)
+    return _block_wise(weight, storage, storage.block_size, blocks)
 
 
 def _per_channel(weight: ir.TensorProtocol, storage: Storage) -> dict[str, ir.TensorProtocol]:
@@ -78,7 +94,9 @@ def _per_channel(weight: ir.TensorProtocol, storage: Storage) -> dict[str, ir.Te
     }
 
 
-def _block_wise(weight: ir.TensorProtocol, storage: Storage, size: int) -> dict[str, ir.TensorProtocol]:
+def _block_wise(
+    weight: ir.TensorProtocol, storage: Storage, size: int, given: Blocks | None
+) -> dict[str, ir.TensorProtocol]:
     bits, symmetric = storage.bits, storage.symmetric
     outputs, inputs = (_sizes(weight)[i] for i in (storage.axis, 1 - storage.axis))
     count = -(-inputs // size)
@@ -93,12 +111,18 @@ def _block_wise(weight: ir.TensorProtocol, storage: Storage, size: int) -> dict[
         return blocks.quantize_blocks(part, *parameters(part), size, bits)
 
     def integers(array: Array) -> Array:
+        if given is not None:
+            return given.integers
         return _sliced(view(array), 0, (outputs, count * size), np.uint8, 0, quantize)
 
     def scales(array: Array) -> Array:
+        if given is not None:
+            return given.scales
         return _sliced(view(array), 0, (outputs, count), np.float32, 0, lambda part: parameters(part)[0])
 
     def zeros(array: Array) -> Array:
+        if given is not None:
+            return given.zeros
         return _sliced(view(array), 0, (outputs, count), np.uint8, 0, lambda part: parameters(part)[1])
 
     if storage.form == "nbits":

@@ -9,7 +9,7 @@ dequantized on every run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from onnxcompress.passes.quantize import roles
 from onnxcompress.passes.quantize.roles import Decision
-from onnxcompress.passes.quantize.storage import Form, Storage, store
+from onnxcompress.passes.quantize.storage import Blocks, Form, Storage, store
 from onnxcompress.passes.simplify.editor import Editor, all_nodes
 
 READERS = {"MatMul": 1, "Gemm": 1, "Conv": 1, "Gather": 0}
@@ -76,6 +76,7 @@ class QuantizeWeights(ir.passes.InPlacePass):
         accuracy_level: of MatMulNBits: 0 for ONNX Runtime's choice, 1 float32, 4 int8 activations.
         exclude: names of nodes (of their first outputs, where they have none) that stay float.
         minimum_weights: weights with fewer elements stay float.
+        solved: integers to store in the place of rounded ones, by initializer (`storages` says of which).
 
     Attributes:
         decisions: what became of every node with a weight, and why; set by the call.
@@ -95,6 +96,7 @@ class QuantizeWeights(ir.passes.InPlacePass):
         accuracy_level: int = 0,
         exclude: frozenset[str] = frozenset(),
         minimum_weights: int = 1024,
+        solved: Mapping[str, Blocks] | None = None,
     ) -> None:
         super().__init__()
         if bits not in (4, 8):
@@ -112,6 +114,7 @@ class QuantizeWeights(ir.passes.InPlacePass):
         self.accuracy_level = accuracy_level
         self.exclude = exclude
         self.minimum_weights = minimum_weights
+        self.solved = solved or {}
         self.decisions: list[Decision] = []
 
     def requires(self, model: ir.Model) -> None:
@@ -120,13 +123,8 @@ class QuantizeWeights(ir.passes.InPlacePass):
             raise ir.passes.PreconditionError(f"opset {opset}: convert the model to {LEAST_OPSET} first")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        outcomes: dict[ir.Node, str | _Reader] = {}
-        for node in all_nodes(model):
-            outcome = self._examine(node)
-            if outcome is not None:
-                outcomes[node] = outcome
-        _refuse_partly_read(outcomes)
-        writer = _Writer(Editor(model), self.accuracy_level)
+        outcomes = self._outcomes(model)
+        writer = _Writer(Editor(model), self.accuracy_level, self.solved)
         self.decisions = []
         for node, outcome in outcomes.items():
             name, op = node.name or node.outputs[0].name or "", node.op_type
@@ -137,6 +135,21 @@ class QuantizeWeights(ir.passes.InPlacePass):
             writer.write(outcome, storage)
             self.decisions.append(Decision(name, op, True, str(storage) + self._remark(outcome, storage)))
         return ir.passes.PassResult(model, modified=writer.editor.changes > 0)
+
+    def storages(self, model: ir.Model) -> dict[str, Storage]:
+        """How the weights that the call would store in blocks are stored, by initializer; the model is unchanged."""
+        readers = [outcome for outcome in self._outcomes(model).values() if isinstance(outcome, _Reader)]
+        found = {reader.weight.name or "": self._storage(reader) for reader in readers}
+        return {name: storage for name, storage in found.items() if storage.block_size is not None}
+
+    def _outcomes(self, model: ir.Model) -> dict[ir.Node, str | _Reader]:
+        outcomes: dict[ir.Node, str | _Reader] = {}
+        for node in all_nodes(model):
+            outcome = self._examine(node)
+            if outcome is not None:
+                outcomes[node] = outcome
+        _refuse_partly_read(outcomes)
+        return outcomes
 
     def _examine(self, node: ir.Node) -> str | _Reader | None:
         """The reader that a node is, why it is none, or None where nobody would ask."""
@@ -261,8 +274,9 @@ def _everybody(weight: ir.Value, known: set[ir.Node]) -> Iterator[ir.Node]:
 class _Writer:
     """Puts stored weights into a model; the same weight in the same form is stored once."""
 
-    def __init__(self, editor: Editor, accuracy_level: int) -> None:
+    def __init__(self, editor: Editor, accuracy_level: int, solved: Mapping[str, Blocks]) -> None:
         self.editor = editor
+        self.solved = solved
         self.accuracy_level = accuracy_level
         self.stored: dict[tuple[ir.Value, Storage], dict[str, ir.Value]] = {}
 
@@ -280,7 +294,7 @@ class _Writer:
             assert weight.const_value is not None
             self.stored[key] = {
                 part: self.editor.constant(tensor, f"{weight.name}/{part}")
-                for part, tensor in store(weight.const_value, storage).items()
+                for part, tensor in store(weight.const_value, storage, self.solved.get(weight.name or "")).items()
             }
         return self.stored[key]
 

@@ -112,6 +112,7 @@ def test_a_missing_model_is_one_clear_line(name: str, tmp_path: Path, monkeypatc
         "quantize": ["-o", "out", "--mode", "dynamic"],
         "calibrate": ["-o", "out", "--data", "feeds.py:feeds"],
         "diff": ["absent.onnx"],
+        "distill": ["-o", "out", "--data", "feeds.py:feeds", "--teacher", "absent.onnx"],
         "extract": ["-o", "out", "--inputs", "a", "--outputs", "b"],
     }
     monkeypatch.chdir(tmp_path)

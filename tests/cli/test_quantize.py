@@ -141,3 +141,13 @@ def test_quantized_models_are_left_as_they_are(model: Path, tmp_path: Path) -> N
     result = run(once, "-o", twice, "--mode", "weight-only")
     assert result.exit_code == 0 and "note: the model is quantized already" in result.stderr
     assert ops(ir.load(once)) == ops(ir.load(twice))
+
+
+def test_gptq_takes_data(model: Path, data: Path, tmp_path: Path) -> None:
+    arguments = [model, "-o", tmp_path / "q.onnx", "--mode", "weight-only", "--weights", "int4"]
+    result = run(*arguments, "--gptq", "--data", data)
+    assert result.exit_code == 0, result.output
+    assert "note: rounded 2 weights by GPTQ" in result.stderr
+    assert difference(model, tmp_path / "q.onnx") < 0.2
+    assert_fails(run(*arguments, "--gptq"), "weight-only quantization with gptq needs data", 2)
+    assert_fails(run(*arguments, "--data", data), "weight-only quantization takes no data (but with gptq)", 2)

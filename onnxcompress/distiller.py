@@ -1,0 +1,268 @@
+"""`distill`: a student learns to do what its teacher does, from data without labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import onnx_ir as ir
+
+from onnxcompress.calibration.collect import Sources
+from onnxcompress.data import ImageOptions
+from onnxcompress.errors import ModelError
+from onnxcompress.evaluation import EvaluateFunction, Metric
+from onnxcompress.exporting.framework import import_torch
+from onnxcompress.model_io import Source, file_bytes, save_model
+from onnxcompress.progress import Progress, silent
+from onnxcompress.runtime.session import open_session
+
+if TYPE_CHECKING:
+    from onnxcompress.distillation.masks import Gradual
+    from onnxcompress.distillation.objective import TaskLoss
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What `distill` gives back.
+
+    Attributes:
+        model: a new model: the best state by the metric, the student as it came among them.
+        metric: its name; empty where nothing was scored.
+        score: of the model, in ONNX Runtime.
+        start: the student's score as it came.
+        reference: the teacher's.
+        steps: of the optimizer, in all.
+        best_step: after which of them the model is; 0: none was better than the student as it came.
+        seconds: of wall-clock time, of all runs together.
+        terms: what was compared with what, a line each.
+        history: the run: step, seconds, loss, its parts, learning rate, score.
+        notes: what the user should know.
+        interrupted: stopped before its end.
+    """
+
+    model: ir.Model
+    metric: str
+    score: float | None
+    start: float | None
+    reference: float | None
+    steps: int
+    best_step: int
+    seconds: float
+    terms: list[str] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What became of one unit of a reconstruction.
+
+    Attributes:
+        name: the value that it computes.
+        target: the teacher's.
+        weights: how many were trained.
+        before, after: squared error over the power of the teacher's value, on the data that it was fitted on.
+    """
+
+    name: str
+    target: str
+    weights: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """What `reconstruct` gives back: a new model, what became of its units in graph order, remarks."""
+
+    model: ir.Model
+    units: list[Fitted]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `distill_file` did; as `Distilled`. Bytes include external data."""
+
+    output: str
+    bytes: int
+    metric: str
+    score: float | None
+    start: float | None
+    reference: float | None
+    steps: int
+    best_step: int
+    seconds: float
+    terms: list[str]
+    history: list[dict[str, Any]]
+    notes: list[str]
+    interrupted: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def distill(
+    student: Source,
+    teacher: Source | None,
+    data: Sources,
+    *,
+    losses: dict[str, float] | None = None,
+    steps: int | None = None,
+    budget: float | None = None,
+    learning_rate: float | None = None,
+    batch: int = 32,
+    temperature: float = 3.0,
+    evaluate: str | EvaluateFunction | None = None,
+    metric: Metric = "auto",
+    drop_layers: Sequence[int] = (),
+    learn_scales: bool = False,
+    resume: str | os.PathLike[str] | None = None,
+    task_loss: TaskLoss | None = None,
+    labels: Sequence[str] = (),
+    gradual: Gradual | None = None,
+    seed: int = 0,
+    images: ImageOptions | None = None,
+    progress: Progress = silent,
+    **more: Any,
+) -> Distilled:
+    """Train a student to do what its teacher does. No labels are needed.
+
+    Both are optimized first (standard operators), unless they are quantized. Weights that were pruned keep their
+    zeros; embedding tables that are the teacher's own stay as they are. Every score is that of the model as it would
+    be written, in ONNX Runtime; the best state is given back, never one that scores below the student as it came.
+
+    Under torchrun (WORLD_SIZE in the environment) the processes train together, each with batches of its own; all
+    give back the same model.
+
+    Args:
+        student: a path or a model (unchanged); or `PKG.MODULE:FACTORY`, a torch module, which is exported first.
+        teacher: a path or a model; None: `task_loss` says what is right.
+        data: feeds, as for `calibrate`. Without `evaluate` the last 20 % are held out to measure agreement with
+            the teacher on.
+        losses: weight by kind: kl, mse, cosine, similarity, hidden; None: chosen from the graph.
+        steps: of the optimizer; None: as many as the budget allows.
+        budget: seconds of wall-clock time, resumed runs included; 600 where neither is given.
+        learning_rate: the highest; None: 2e-4 with layer normalization, else 2e-3. Where the loss rises to twice what
+            it was at the start, training goes back to the best state and on with less than a third of it.
+        batch: rows of a step; under torchrun of each process.
+        temperature: of the softmax in `kl`.
+        evaluate: `FILE.py:FN` or `FN(run) -> float`, higher is better.
+        metric: how agreement is measured otherwise.
+        drop_layers: layers to take out of the student first, counted from 0.
+        learn_scales: train the scales of a quantized student too.
+        resume: a folder that keeps the state of the run: killed and started again, it goes on where it was.
+        task_loss: `task_loss(outputs, feed) -> Tensor`: mean over the rows of a feed, from the student's outputs by
+            name (and the feed, `labels` included); added to the rest.
+        labels: entries of the feeds, besides the inputs, that `task_loss` reads.
+        gradual: masks that grow while training.
+        seed: of the order of the data.
+        images: how a folder of images is read.
+        progress: called as work goes on; KeyboardInterrupt (from it, or Ctrl-C) ends the training, and the best
+            state so far is given back.
+        more: other fields of `distillation.options.Options`.
+
+    Raises:
+        ValueError: arguments that do not exist or do not go together.
+        ModelError: a model cannot be read or run, or the two have nothing to compare.
+        DataError: feeds that do not fit.
+        EvaluationError: the evaluation fails.
+        ExportError: torch is missing, or a factory's module cannot be exported.
+        CompressError: the folder to resume from cannot be used.
+    """
+    import_torch()
+    from onnxcompress.distillation.options import Options
+    from onnxcompress.distillation.session import Task, run
+
+    options = Options(
+        losses or {}, steps, budget, learning_rate, batch, temperature, seed=seed, learn_scales=learn_scales, **more
+    )  # fmt: skip
+    task = Task(
+        student, teacher, data, images, evaluate, metric, tuple(drop_layers), resume, task_loss, tuple(labels), gradual
+    )  # fmt: skip
+    return run(task, options, progress)
+
+
+def reconstruct(
+    student: Source,
+    teacher: Source,
+    data: Sources,
+    *,
+    granularity: Literal["block", "layer"] = "block",
+    steps: int = 200,
+    learning_rate: float | None = None,
+    batch: int = 32,
+    rounding: bool = False,
+    seed: int = 0,
+    images: ImageOptions | None = None,
+    progress: Progress = silent,
+) -> Reconstructed:
+    """Fit a student to its teacher part by part, in graph order: quick, and a good start for `distill`.
+
+    Each part computes the teacher's value from what the student itself gives it, so that later parts make up for
+    what earlier ones lost (Li et al. 2021, BRECQ). A part whose error did not fall stays as it was. Zeros of pruned
+    weights stay zeros.
+
+    Args:
+        student, teacher: paths or models (unchanged); optimized first, unless they are quantized.
+        data: feeds, as for `calibrate`; of each part as many as 256 MB of its inputs and targets hold.
+        granularity: parts end where blocks do (residual sums, normalizations), or at every layer.
+        steps: of Adam for each part.
+        learning_rate: None: as for `distill`.
+        batch: rows of a step.
+        rounding: of a quantized student, learn which way each integer weight is rounded (AdaRound).
+        seed: of the order of the data.
+        images: how a folder of images is read.
+        progress: called as work goes on.
+
+    Raises:
+        ModelError: a model cannot be read or run, or the two have nothing in common.
+        DataError: feeds that do not fit.
+        ExportError: torch is missing.
+    """
+    import_torch()
+    from onnxcompress.distillation.options import Options
+    from onnxcompress.distillation.session import Task, rebuild
+
+    options = Options(steps=steps, learning_rate=learning_rate, batch=batch, seed=seed, device="cpu")
+    return rebuild(Task(student, teacher, data, images), options, granularity, rounding, progress)
+
+
+def distill_file(
+    student: str,
+    teacher: str,
+    target: str | os.PathLike[str],
+    *,
+    data: Sequence[str],
+    progress: Progress = silent,
+    **options: Any,
+) -> Summary | None:
+    """`distill` from file to file. The result is opened in ONNX Runtime before it appears under its name.
+
+    Returns:
+        None in processes of torchrun other than the first, which write nothing.
+
+    Raises:
+        as `distill`; ModelError also where the result does not open, or cannot be written.
+    """
+    if not Path(target).parent.is_dir():
+        raise ModelError(f"{Path(target).parent}: no such folder; make it first")
+    found = distill(student, teacher, list(data), progress=progress, **options)
+    if int(os.environ.get("RANK", "0")) > 0:
+        return None
+    progress("writing", 0, None)
+    save_model(found.model, target, verify=_open)
+    fields = {name: value for name, value in vars(found).items() if name != "model"}
+    return Summary(str(target), file_bytes(target), **fields)
+
+
+def _open(path: Path) -> None:
+    try:
+        open_session(path, threads=1)
+    except ModelError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise ModelError(f"the trained model does not load and was not written: {reason}") from error
