@@ -1,6 +1,7 @@
 """`compress`: the whole flow on one page.
 
 original -> optimized float -> calibrated -> int8 candidates, timed and scored -> the fastest within the bound
+-> if asked for: pruned, distilled from the original, and searched in the same way -> the fastest of all
 -> written, opened again, timed in turn with the original -> report.
 """
 
@@ -26,12 +27,15 @@ from onnxcompress.interrupts import Interrupts
 from onnxcompress.model_io import Source, load_model, saved_model
 from onnxcompress.passes.quantize.detect import quantized_operators
 from onnxcompress.progress import Progress, silent
+from onnxcompress.pruning_options import Pattern
 from onnxcompress.recipe import Recipe, build, read_recipe
 from onnxcompress.report import Result
 from onnxcompress.resume import Resume
 from onnxcompress.runtime.benchmark import run_seconds
 from onnxcompress.runtime.session import open_session, run
 from onnxcompress.search import Search
+from onnxcompress.slim import Slim
+from onnxcompress.slimming import Slimming, Tuning, levels
 from onnxcompress.workbench import RACE_SECONDS, Candidate, Workbench
 
 TIMED_FEEDS = 8
@@ -55,11 +59,15 @@ def compress(
     threads: int = 1,
     budget: float | None = None,
     portable: bool = False,
+    pattern: Pattern | None = None,
+    sparsity: float | None = None,
+    macs: float | None = None,
     recipe: str | os.PathLike[str] | None = None,
     report: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
     exclude: Sequence[str] = (),
     images: ImageOptions | None = None,
+    seed: int = 0,
     progress: Progress = silent,
 ) -> Result:
     """Make a model smaller and faster within an accuracy bound, and measure what came of it.
@@ -76,10 +84,13 @@ def compress(
         budget: seconds for the whole call; None: as long as it takes. Scoring the original and writing the
             result are done in any case; steps that would not end in time are left out.
         portable: standard operators only.
+        pattern: prune too (see `prune`), and distil the result from the original; it needs torch.
+        sparsity, macs: as for `prune`; None: several are tried.
         recipe: replay this recipe instead of searching; `portable` and `exclude` are the recipe's then.
         report: where report.json goes.
         resume: a folder that keeps scores, so that an interrupted run goes on.
         exclude: names of nodes that stay float.
+        seed: of the order of the data in distillation.
         progress: called with what is going on.
 
     Returns:
@@ -87,20 +98,21 @@ def compress(
         why. On Ctrl-C, or when the budget ends, it is the best so far, marked `interrupted`.
 
     Raises:
+        ValueError: pattern, sparsity and macs do not go together.
         ModelError, DataError, CalibrationError, EvaluationError: bad input; nothing is written.
         KeyboardInterrupt: Ctrl-C before there was anything to write, or a second time; nothing is written.
     """
     if recipe is not None and (portable or exclude):
         raise CompressError("a recipe holds its own exclusions, and whether it is portable: leave them away")
+    wanted = levels(pattern, sparsity, macs, seed)
     spending = Budget(math.inf if budget is None else budget)
     replayed = None if recipe is None else read_recipe(recipe)
     with Interrupts.handled() as interrupts, saved_model(model) as path:
         loaded = load_model(path)
         check_paths(path, Path(output), None if report is None else Path(report))
-        scores = Resume.open(resume)
         feeds = open_data(data, loaded, images=images)
         bench = _open(path, loaded, feeds, evaluate, metric, PROVIDERS[target], threads, max_drop, spending, progress)
-        bench.scored = scores.score
+        bench.scored = Resume.open(resume).score
         measuring = time.monotonic()
         original = measure(path, shown="" if isinstance(model, ir.Model) else path, feed=bench.feeds[0])
         bench.costs["measure"] = time.monotonic() - measuring
@@ -112,15 +124,9 @@ def compress(
             reduced_range=target == "cpu" and _saturates(),
             exclude=dict.fromkeys(exclude, "user"),
         )
-        search = Search(bench, base)
-        try:
-            _search(search, loaded, replayed)
-            interrupts.finishing()
-        except KeyboardInterrupt:
-            if search.best is None:
-                raise
-            interrupts.finishing()
-        return Delivery(search, path, original, interrupts, replayed is not None).deliver(Path(output), report)
+        tuning = Tuning(path, bench.data, evaluate, metric, None if resume is None else Path(resume), progress)
+        found = _find(Slimming(Search(bench, base), tuning), loaded, wanted, replayed, interrupts)
+        return Delivery(found, path, original, interrupts, replayed is not None).deliver(Path(output), report)
 
 
 def _open(
@@ -164,29 +170,45 @@ def _open(
     )  # fmt: skip
 
 
-def _search(search: Search, model: ir.Model, replayed: Recipe | None) -> None:
-    """Replay a recipe, leave a quantized model alone, or search."""
-    if replayed is not None:
-        _replay(search, replayed)
-        return
+def _find(
+    slimming: Slimming, model: ir.Model, wanted: Sequence[Slim], replayed: Recipe | None, interrupts: Interrupts
+) -> Search:
+    """Replay a recipe, leave a quantized model alone, or search; Ctrl-C ends it with the best so far."""
+    search = slimming.dense
+    try:
+        if replayed is not None:
+            _replay(search, replayed, slimming.tuning)
+        elif _is_open(search, model):
+            slimming.run(wanted)
+        interrupts.finishing()
+    except KeyboardInterrupt:
+        if search.best is None:
+            raise
+        interrupts.finishing()
+    return slimming.outcome
+
+
+def _is_open(search: Search, model: ir.Model) -> bool:
+    """Is there anything to search for? A quantized model is left alone."""
     quantized = quantized_operators(model)
     if quantized:
         names = ", ".join(f"{count} {name}" for name, count in quantized.most_common(3))
         search.bench.notes.append(f"the model is already quantized ({names}): it is left as it is")
-        return
+        return False
     if search.base.exclude:
         _check_excluded(search, model)
-    search.run()
+    return True
 
 
-def _replay(search: Search, recipe: Recipe) -> None:
+def _replay(search: Search, recipe: Recipe, tuning: Tuning) -> None:
     """Build and score what a recipe says."""
     bench = search.bench
     bench.budget = Budget(started=bench.budget.started)  # nothing in it can be left out
     if recipe.source not in ("", search.base.source):
         bench.notes.append("the recipe was made from another model: what it says may not fit this one")
     recipe = replace(recipe, source=search.base.source)
-    candidate = Candidate(recipe, *build(bench.source, recipe))
+    source = tuning.replayed(Slim.of(recipe.slim)) if recipe.slim else bench.source
+    candidate = Candidate(recipe, *build(source, recipe))
     if recipe.mode == "original":
         candidate.score = bench.evaluator.original
     bench.score(candidate)

@@ -37,6 +37,7 @@ from onnxcompress.passes.quantize.equalize import EqualizeChannels
 from onnxcompress.passes.quantize.plan import Plan
 from onnxcompress.passes.quantize.weight_only import LEAST_OPSET
 from onnxcompress.passes.simplify import DropShapes, InferShapes
+from onnxcompress.slim import Slim
 
 SCHEMA = 1
 
@@ -72,6 +73,7 @@ class Recipe:
         ranges: (low, high) of every quantized tensor.
         channels: greatest magnitudes per channel of the smoothed tensors.
         heads: greatest magnitudes per channel of the queries, keys and values of native attention.
+        slim: how the source was pruned and tuned first, as `Slim.as_table` says it; empty: it was not.
     """
 
     source: str = ""
@@ -93,6 +95,7 @@ class Recipe:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     channels: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     heads: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    slim: Mapping[str, str | float] = field(default_factory=dict)
 
     @property
     def scheme(self) -> Scheme:
@@ -114,8 +117,10 @@ class Recipe:
         """A few words for people."""
         if self.mode == "original":
             return "the original"
+        pruned = Slim.of(self.slim).describe() if self.slim else ""
         if self.mode == "float":
-            return ("optimized float" if self.optimize else "float") + (", sums apart" if self.residual_sum else "")
+            words = ["optimized float" if self.optimize else "float"] + ["sums apart"] * self.residual_sum
+            return ", ".join([*words, pruned] if pruned else words)
         words = ["native" if self.native else self.mode, "int8" if self.activations != "u16" else "int8/u16"]
         words += [f"({self.method} ranges)"] if self.mode == "static" and self.method else []
         words += ["linear layers only"] if self.mode == "static" and not self.elementwise else []
@@ -123,7 +128,7 @@ class Recipe:
         words += ["equalized"] if self.equalize else []
         words += [f"with {len(self.exclude)} node{'s' * (len(self.exclude) > 1)} float"] if self.exclude else []
         words += [f"{len(self.standard)} in standard operators"] if self.standard else []
-        return " ".join(words)
+        return " ".join(words) + (f", {pruned}" if pruned else "")
 
 
 def prepare(source: Source, recipe: Recipe) -> ir.Model:
@@ -285,6 +290,8 @@ def _fits(key: str, value: Any) -> bool:
             return isinstance(value, list) and all(isinstance(name, str) for name in value)
         case "exclude" | "standard":
             return isinstance(value, dict) and all(isinstance(reason, str) for reason in value.values())
+        case "slim":
+            return isinstance(value, dict) and Slim.fits(value)
         case "ranges":
             return isinstance(value, dict) and all(_are_numbers(v) and len(v) == 2 for v in value.values())
         case "channels" | "heads":

@@ -67,18 +67,19 @@ class Search:
 
     def run(self) -> None:
         """Search; `best` then holds the outcome. KeyboardInterrupt may come at any point."""
-        optimized = self.attempt(self.try_float)
-        start = replace(self.base, mode="float") if optimized is None else optimized.recipe
-        families = [
-            self.attempt(self.try_native, start),
-            self.attempt(self.try_static, start),
-            self.attempt(self.try_dynamic, start),
-        ]
+        optimized, *families = self.candidates()
         for family in sorted((f for f in families if f is not None), key=lambda f: -f.speedup):
             if self.best is None or self.best.recipe.mode == family.recipe.mode or self.outruns(family):
                 self.attempt(self.fit, family)
         if self.best is None and optimized is not None and not optimized.rejected and optimized.score is None:
             self.attempt(self.accept, optimized)
+
+    def candidates(self) -> list[Candidate | None]:
+        """The optimized float model, and of each kind of int8 the fastest; None where there is none."""
+        optimized = self.attempt(self.try_float)
+        start = replace(self.base, mode="float") if optimized is None else optimized.recipe
+        kinds = (self.try_native, self.try_static, self.try_dynamic)
+        return [optimized, *(self.attempt(step, start) for step in kinds)]
 
     def attempt(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Take a step; None, and a note, where it ends in a model that cannot be, or the budget has no time."""
