@@ -172,7 +172,7 @@ def _shaped(node: ir.Node, activation: ir.Value, weight: ir.Value, shape: tuple[
     else:
         if len(shape) != 2:
             return "its weight is not a matrix"
-        if node.op_type == "Gemm" and node.attributes.get_int("transA", 0):
+        if node.op_type == "Gemm" and node.attributes.get_int("transA", 0) != 0:
             return "Gemm with transA"
         outputs, inputs = shape if _rows_first(node) else shape[::-1]
     return Layer(name_of(node), node.op_type, weight.name or "", activation.name or "", inputs, outputs, groups)
