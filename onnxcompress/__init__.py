@@ -19,7 +19,7 @@ _HOMES = {
     "calibrate": "calibration",
     "quantize": "quantizer",
     "distill": "distiller",
-    "prune": "pruner",
+    "prune": "pruning",
     "compress": "pipeline",
     "bench": "runtime",
     "load": "runtime",
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from onnxcompress.inspection import inspect as inspect
     from onnxcompress.optimizer import optimize as optimize
     from onnxcompress.pipeline import compress as compress
-    from onnxcompress.pruner import prune as prune
+    from onnxcompress.pruning.pruner import prune as prune
     from onnxcompress.quantizer import quantize as quantize
     from onnxcompress.runtime import bench as bench
     from onnxcompress.runtime import library_path as library_path

@@ -27,7 +27,7 @@ from onnxcompress.interrupts import Interrupts
 from onnxcompress.model_io import Source, load_model, saved_model
 from onnxcompress.passes.quantize.detect import quantized_operators
 from onnxcompress.progress import Progress, silent
-from onnxcompress.pruning_options import Pattern
+from onnxcompress.pruning.options import Pattern
 from onnxcompress.recipe import Recipe, build, read_recipe
 from onnxcompress.report import Result
 from onnxcompress.resume import Resume

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxcompress.passes.prune import checked_sparsity
-from onnxcompress.pruning_options import Options, Pattern
+from onnxcompress.pruning.options import Options, Pattern
 
 
 @dataclass(frozen=True)

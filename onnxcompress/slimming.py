@@ -16,8 +16,8 @@ from onnxcompress.evaluation import EvaluateFunction, Metric
 from onnxcompress.model_io import Source
 from onnxcompress.passes.prune import GRIDS
 from onnxcompress.progress import Progress, silent
-from onnxcompress.pruner import prune
-from onnxcompress.pruning_options import Pattern
+from onnxcompress.pruning.options import Pattern
+from onnxcompress.pruning.pruner import prune
 from onnxcompress.search import MARGIN, Search
 from onnxcompress.slim import Slim
 

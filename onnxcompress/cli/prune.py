@@ -56,8 +56,8 @@ def command(
     **given: Any,
 ) -> None:
     """Prune MODEL as told. `distill` recovers the accuracy that it costs; `compress` skips the zeros."""
-    from onnxcompress.pruner import prune_file
-    from onnxcompress.pruning_options import Options
+    from onnxcompress.pruning.options import Options
+    from onnxcompress.pruning.pruner import prune_file
 
     try:
         options = Options(shapes=dict(shapes), seed=out.seed, **given)

@@ -25,7 +25,7 @@ from onnxcompress.errors import CompressError
 from onnxcompress.model_io import save_model
 from onnxcompress.optimizer import optimize
 from onnxcompress.pipeline import compress
-from onnxcompress.pruner import prune
+from onnxcompress.pruning.pruner import prune
 from onnxcompress.quantizer import quantize
 from onnxcompress.runtime import open_session
 from tests.bench import digits, fashion, reuters

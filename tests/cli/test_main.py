@@ -114,6 +114,7 @@ def test_a_missing_model_is_one_clear_line(name: str, tmp_path: Path, monkeypatc
         "diff": ["absent.onnx"],
         "distill": ["-o", "out", "--data", "feeds.py:feeds", "--teacher", "absent.onnx"],
         "extract": ["-o", "out", "--inputs", "a", "--outputs", "b"],
+        "prune": ["-o", "out", "--pattern", "2:4"],
     }
     monkeypatch.chdir(tmp_path)
     Path("feeds.py").write_text("def feeds():\n    return []\n", "utf-8")

@@ -27,8 +27,8 @@ from onnxcompress.passes.prune import (
 )
 from onnxcompress.passes.prune.patterns import unit_sums
 from onnxcompress.progress import Progress
-from onnxcompress.pruning_options import Options
-from onnxcompress.pruning_saliency import LOCAL, measure_saliency
+from onnxcompress.pruning.options import Options
+from onnxcompress.pruning.saliency import LOCAL, measure_saliency
 from onnxcompress.quantization_names import matching
 from onnxcompress.solvers import PruneLayers, magnitude_saliency, solvable, solve_layers
 from onnxcompress.solvers.curves import error_curves

@@ -14,8 +14,8 @@ from onnxcompress.errors import ModelError
 from onnxcompress.passes.prune import Grid, Layer, Refusal, find_layers, layer_nodes, to_matrix, weight_of
 from onnxcompress.passes.prune.channels import Group, PruneChannels, choose_units, find_groups, unit_saliency
 from onnxcompress.progress import Progress
-from onnxcompress.pruning_options import Options
-from onnxcompress.pruning_saliency import LOCAL, channel_saliency, measure_saliency
+from onnxcompress.pruning.options import Options
+from onnxcompress.pruning.saliency import LOCAL, channel_saliency, measure_saliency
 from onnxcompress.quantization_names import matching
 from onnxcompress.solvers import PruneLayers, solvable, solve_layers
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxcompress.data import DataSet
 from onnxcompress.passes.prune import Layer
 from onnxcompress.progress import Progress
-from onnxcompress.pruning_options import Options, Saliency
+from onnxcompress.pruning.options import Options, Saliency
 from onnxcompress.solvers import magnitude_saliency, obs_saliency, wanda_saliency
 
 Array = np.ndarray[Any, Any]

@@ -20,9 +20,9 @@ from onnxcompress.passes.prune import Refusal
 from onnxcompress.passes.prune.channels import Group, explain
 from onnxcompress.passes.quantize.detect import quantized_operators
 from onnxcompress.progress import Progress, silent
-from onnxcompress.pruning_channels import first_shapes, prune_channels
-from onnxcompress.pruning_masks import LayerReport, prune_masks
-from onnxcompress.pruning_options import SAMPLES, Allocation, Options, Pattern, Saliency, Solver
+from onnxcompress.pruning.channels import first_shapes, prune_channels
+from onnxcompress.pruning.masks import LayerReport, prune_masks
+from onnxcompress.pruning.options import SAMPLES, Allocation, Options, Pattern, Saliency, Solver
 from onnxcompress.runtime import open_session
 
 

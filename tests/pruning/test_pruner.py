@@ -18,8 +18,8 @@ from onnxcompress.inspection import inspect
 from onnxcompress.model_io import save_model
 from onnxcompress.passes.prune import find_layers, grid_of, layer_nodes, to_matrix, weight_of
 from onnxcompress.passes.prune.patterns import follows
-from onnxcompress.pruner import Pruned, prune_file
-from onnxcompress.pruning_options import SALIENCIES, Options
+from onnxcompress.pruning.options import SALIENCIES, Options
+from onnxcompress.pruning.pruner import Pruned, prune_file
 from onnxcompress.runtime import open_session
 from onnxcompress.runtime.session import run
 from tests.models import small_cnn
@@ -276,7 +276,7 @@ def test_from_file_to_file(tmp_path: Path) -> None:
 
 
 def test_a_result_that_does_not_open_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxcompress import pruner
+    from onnxcompress.pruning import pruner
 
     def refuse(path: Path, **_: object) -> None:
         raise ModelError(f"{path}: ONNX Runtime cannot open it: because")
