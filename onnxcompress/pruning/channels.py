@@ -18,6 +18,7 @@ from onnxcompress.pruning.options import Options
 from onnxcompress.pruning.saliency import LOCAL, channel_saliency, measure_saliency
 from onnxcompress.quantization_names import matching
 from onnxcompress.solvers import PruneLayers, solvable, solve_layers
+from onnxcompress.solvers.sequential import scarcity
 
 Array = np.ndarray[Any, Any]
 
@@ -61,7 +62,8 @@ def prune_channels(
         raise ModelError(f"macs {options.macs:g}: {error}") from error
     if options.compensate:
         assert data is not None
-        _refit(model, [group for group in groups if group.name in keep], keep, layers, options, data, progress)
+        cut = [group for group in groups if group.name in keep]
+        notes += _refit(model, cut, keep, layers, options, data, progress)
     PruneChannels(keep)(model)
     left_out = [Refusal(group.name, group.members[0].op, "excluded") for group in found if group not in groups]
     return Cut(groups, keep, [*refused, *left_out])
@@ -75,8 +77,12 @@ def _refit(
     options: Options,
     data: DataSet,
     progress: Progress,
-) -> None:
-    """Let the layers that read cut channels make do with the others: their weights on the cut ones become zero."""
+) -> list[str]:
+    """Let the layers that read cut channels make do with the others: their weights on the cut ones become zero.
+
+    Returns:
+        notes.
+    """
     by_weight = {layer.weight: layer for layer in layers}
     masks: dict[str, Array] = {}
     for group in groups:
@@ -96,7 +102,8 @@ def _refit(
     given = {layer.name: to_matrix(masks[layer.weight], node) for layer, node in layer_nodes(model, readers)}
     step = PruneLayers(Grid(), {}, masks=given)
     feeds = data.take(0, options.samples)
-    solve_layers(model, readers, feeds, step, threads=options.threads, seed=options.seed, progress=progress)
+    rows = solve_layers(model, readers, feeds, step, threads=options.threads, seed=options.seed, progress=progress)
+    return scarcity(readers, rows)
 
 
 def first_shapes(data: DataSet | None) -> dict[str, tuple[int, ...]]:

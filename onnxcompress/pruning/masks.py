@@ -32,6 +32,7 @@ from onnxcompress.pruning.saliency import LOCAL, measure_saliency
 from onnxcompress.quantization_names import matching
 from onnxcompress.solvers import PruneLayers, magnitude_saliency, solvable, solve_layers
 from onnxcompress.solvers.curves import error_curves
+from onnxcompress.solvers.sequential import scarcity
 
 Array = np.ndarray[Any, Any]
 
@@ -148,10 +149,11 @@ def _solve(
     step = PruneLayers(
         grid_of(options.pattern), plan.ratios, options.solver, _matrices(model, layers, plan.masks or {})
     )
-    solve_layers(
+    rows = solve_layers(
         model, layers, data.take(0, options.samples), step, threads=options.threads, seed=options.seed,
         progress=progress,
     )  # fmt: skip
+    notes += scarcity(layers, rows)
     return step.errors
 
 

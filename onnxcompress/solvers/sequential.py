@@ -51,7 +51,7 @@ def solve_layers(
     threads: int = 0,
     seed: int = 0,
     progress: Progress = silent,
-) -> None:
+) -> dict[str, int]:
     """Replace the weights of layers, in the order of the graph; the model is changed in place.
 
     Layers that read the same value share its moments and are solved together. Where a bias can take it up, the mean
@@ -67,11 +67,15 @@ def solve_layers(
         most_passes: over the data.
         seed: of the rows drawn from samples that have many.
 
+    Returns:
+        how many rows each layer was solved on, by its name.
+
     Raises:
         CalibrationError: activations that are not finite, no feeds.
         DataError: feeds that do not fit the model.
     """
     stages = divide(layers, most_passes)
+    rows: dict[str, int] = {}
     for index, stage in enumerate(stages):
         progress("solving layers", index, len(stages))
         nodes = dict(layer_nodes(model, stage))
@@ -79,6 +83,7 @@ def solve_layers(
         errors = {}
         for layer, node in nodes.items():
             moments = found[layer.name]
+            rows[layer.name] = moments.rows
             centred = correct_bias and takes_bias(node)
             change = _replace(layer, node, moments, centred, solve)
             if centred:
@@ -86,6 +91,7 @@ def solve_layers(
         if errors:
             CorrectBias(errors)(model)
     progress("solving layers", len(stages), len(stages))
+    return rows
 
 
 def observe_moments(
@@ -134,6 +140,18 @@ def divide(layers: Sequence[Layer], most: int | None = None, limit: int = MOMENT
         stages[-1] += part
         held += needed
     return stages
+
+
+def scarcity(layers: Sequence[Layer], rows: Mapping[str, int]) -> list[str]:
+    """A note where layers were solved on fewer rows than they have inputs; `rows` by layer name."""
+    short = [layer for layer in layers if rows[layer.name] < layer.inputs]
+    if not short:
+        return []
+    first = min(short, key=lambda layer: rows[layer.name] / layer.inputs)
+    return [
+        f"{len(short)} layers were solved on fewer rows than they have inputs ({first.name}: {rows[first.name]} of "
+        f"{first.inputs}): give more data"
+    ]
 
 
 def takes_bias(node: ir.Node) -> bool:

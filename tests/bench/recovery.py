@@ -33,7 +33,7 @@ from tests.bench.checks import Check, Work, mean_cosine, same_answers, scored
 from tests.zoo import ZOO, minilm
 from tests.zoo.minilm import Feed
 
-DIGITS_STEPS, FASHION_STEPS, REUTERS_STEPS, SENTENCES_STEPS = 350, 3000, 400, 500
+DIGITS_STEPS, FASHION_STEPS, REUTERS_STEPS, SENTENCES_STEPS = 350, 3000, 400, 280
 HELD_OUT = 512
 """Feeds without labels on which the best state of a distillation is chosen."""
 

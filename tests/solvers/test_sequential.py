@@ -12,7 +12,7 @@ from onnxcompress.data import DataSet
 from onnxcompress.errors import CalibrationError
 from onnxcompress.passes.prune import GRIDS, Layer, find_layers
 from onnxcompress.solvers import PruneLayers, solvable, solve_layers
-from onnxcompress.solvers.sequential import MOST_INPUTS, divide, takes_bias
+from onnxcompress.solvers.sequential import MOST_INPUTS, divide, scarcity, takes_bias
 from tests.passes.quantize.models import build, execute, node_named, normal, observe, relative
 
 Array = np.ndarray[Any, Any]
@@ -56,7 +56,11 @@ def stacked(model: ir.Model, name: str) -> Array:
 def test_every_layer_sees_the_moments_of_its_input() -> None:
     model, spy = network(), Spy()
     layers, _ = find_layers(model)
-    solve_layers(model, layers, DATA, spy, correct_bias=False)
+    rows = solve_layers(model, layers, DATA, spy, correct_bias=False)
+    assert rows == {"first": 120, "left": 120, "right": 120}
+    assert not scarcity(layers, rows)
+    (note,) = scarcity(layers, {**rows, "left": 31})
+    assert note.startswith("1 layers were solved on fewer rows than they have inputs (left: 31 of 32)")
     assert list(spy.seen) == ["first", "left", "right"]
     c = stacked(model, "c")
     for name in ("left", "right"):
