@@ -115,7 +115,11 @@ def _replace(graph: ir.Graph, node: ir.Node, new: list[ir.Node]) -> None:
     for each in new:
         each.metadata_props.update(node.metadata_props)
     graph.insert_before(node, new)
+    given = [value for value in node.inputs if value is not None]
     graph.remove(node, safe=True)
+    for value in given:  # the dense weight, and zero points that the sparse operator does without
+        if value.is_initializer() and not value.uses() and not value.is_graph_output() and not value.is_graph_input():
+            graph.initializers.pop(value.name or "", None)
 
 
 def _taken_outputs(node: ir.Node) -> list[ir.Value]:

@@ -68,6 +68,8 @@ def test_same_results(op: str, becomes: list[str], rows: int) -> None:
     dense, model, reasons = lowered(case, sparse(weight, rows, 0.9))
     assert [node.op_type for node in model.graph] == becomes
     assert reasons == [f"sparse, blocks of {rows} x 4"]
+    unused = [name for name, value in model.graph.initializers.items() if not value.uses()]
+    assert not unused, "the dense weight was left in the file"
     feeds = {f"i{i}": x for i, x in enumerate(case.inputs) if x is not None and f"i{i}" in _names(dense)}
     for native in (True, False):
         want = open_session(dense, native=True).run(None, feeds)
