@@ -143,11 +143,13 @@ class Slimming:
         """Try a level; False where it won, or would not have been faster."""
         bench = self.dense.bench
         with bench.step("prune"):
-            model = self.tuning.pruned(slim)
+            model = replace(self.tuning, progress=self.in_time).pruned(slim)
         untuned = self.search(model, slim)
         fastest = max((c.speedup for c in untuned.candidates() if c is not None), default=0.0)
         if self.takes(untuned):
             return False
+        if not fastest and untuned.cut_short:
+            raise OutOfTime
         if self.dense.best is not None and fastest < MARGIN * self.dense.best.speedup:
             bench.notes.append(
                 f"{slim.describe()}: x{fastest:.2f} the original's speed, no faster than without pruning"
@@ -159,6 +161,11 @@ class Slimming:
             return False
         bench.notes.append(f"{slim.describe()}: nothing of it was faster within the bound")
         return True
+
+    def in_time(self, stage: str, done: int, total: int | None) -> None:
+        """Reports progress; raises OutOfTime where the budget is spent."""
+        self.dense.bench.budget.need()
+        self.tuning.progress(stage, done, total)
 
     def tuned(self, model: ir.Model, slim: Slim, levels_left: int) -> tuple[ir.Model, Slim]:
         """A pruned model, distilled for as many steps as there is time for.

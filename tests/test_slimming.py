@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -70,8 +71,12 @@ class GivenTuning(Tuning):
 
     log: list[Slim] = field(default_factory=list)
     interrupted: bool = False
+    slow: int = 0
 
     def pruned(self, slim: Slim) -> ir.Model:
+        for index in range(self.slow):
+            time.sleep(0.2)
+            self.progress("pruning", index, None)
         return wide_cnn()
 
     def tuned(self, model: Source, slim: Slim) -> Any:
@@ -92,6 +97,7 @@ def slimmed(
     budget: float | None = None,
     levels: Sequence[Slim] = LEVELS,
     interrupted: bool = False,
+    slow: int = 0,
 ) -> tuple[Slimming, list[Slim]]:
     model, feeds = wide_cnn(), images(6, 32)
     bench = Bench(
@@ -101,7 +107,7 @@ def slimmed(
     )  # fmt: skip
     if budget is not None:
         bench.budget = Budget(budget)
-    tuning = GivenTuning(Path("none.onnx"), bench.data, interrupted=interrupted)
+    tuning = GivenTuning(Path("none.onnx"), bench.data, interrupted=interrupted, slow=slow)
     slimming = Slimming(Search(bench, Recipe()), tuning)
     slimming.run(levels)
     return slimming, tuning.log
@@ -179,6 +185,14 @@ def test_without_time_to_tune_the_dense_result_is_given() -> None:
     slimming, tuned = slimmed(speed, score(1), budget=25)
     assert tuned == [] and not best(slimming).slim
     assert slimming.outcome.cut_short
+
+
+def test_pruning_that_takes_too_long_is_given_up() -> None:
+    started = time.monotonic()
+    slimming, tuned = slimmed(speed, score(1), budget=3, slow=1000)
+    assert time.monotonic() - started < 15
+    assert tuned == [] and slimming.outcome is slimming.dense and slimming.dense.cut_short
+    assert not any("x0.00" in note for note in slimming.dense.bench.notes)
 
 
 def test_the_steps_fit_into_the_budget() -> None:
