@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--sparsity", type=float, help="The others: share of the weights to remove.")
 @click.option(
     "--saliency", type=click.Choice(["magnitude", "wanda", "obs", "taylor", "fisher"]),
-    show_default="magnitude; with --data obs, for channels fisher", help="What is removed first.",
+    show_default="magnitude; with --data obs, for channels fisher and wanda together", help="What is removed first.",
 )  # fmt: skip
 @data_options()
 @click.option(

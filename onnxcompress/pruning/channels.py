@@ -12,10 +12,10 @@ import onnx_ir as ir
 from onnxcompress.data import DataSet
 from onnxcompress.errors import ModelError
 from onnxcompress.passes.prune import Grid, Layer, Refusal, find_layers, layer_nodes, to_matrix, weight_of
-from onnxcompress.passes.prune.channels import Group, PruneChannels, choose_units, find_groups, unit_saliency
+from onnxcompress.passes.prune.channels import Group, PruneChannels, choose_units, find_groups
 from onnxcompress.progress import Progress
 from onnxcompress.pruning.options import Options
-from onnxcompress.pruning.saliency import LOCAL, channel_saliency, measure_saliency
+from onnxcompress.pruning.units import score_units
 from onnxcompress.quantization_names import matching
 from onnxcompress.solvers import PruneLayers, solvable, solve_layers
 from onnxcompress.solvers.sequential import scarcity
@@ -51,13 +51,11 @@ def prune_channels(
     excluded = set(matching(options.exclude, model.graph, "exclude"))
     groups = [group for group in found if not any(member.node in excluded for member in group.members)]
     layers, _ = find_layers(model)
-    kind = options.saliency or channel_saliency(data, notes)
-    saliency = measure_saliency(model, layers, kind, data, options, progress)
-    scores = {group.name: unit_saliency(group, saliency) for group in groups}
+    scores, comparable = score_units(model, groups, layers, options, data, notes, progress)
     shapes = options.shapes or first_shapes(data)
     assert options.macs is not None
     try:
-        keep = choose_units(model, groups, scores, options.macs, normalize=kind in LOCAL, shapes=shapes)
+        keep = choose_units(model, groups, scores, options.macs, normalize=not comparable, shapes=shapes)
     except ValueError as error:
         raise ModelError(f"macs {options.macs:g}: {error}") from error
     if options.compensate:

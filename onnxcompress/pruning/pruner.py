@@ -115,8 +115,8 @@ def prune(
         sparsity: masks: share of the weights to remove; of the layers that are pruned. 2:4 has its own.
         macs: channels: share of the multiply-accumulates to keep.
         saliency: what is removed first: magnitude, wanda, obs (by what the layer reads), taylor or fisher (by
-            gradients of the outputs; needs torch). None: magnitude without data; with it obs for masks, fisher for
-            channels (obs where torch is not installed).
+            gradients of the outputs; needs torch). None: magnitude without data; with it obs for masks, fisher and
+            wanda together for channels (obs where torch is not installed).
         data: feeds, as for `calibrate`; without them nothing but weights is looked at.
         allocation: how masks are spread over layers: uniform, global (the least saliency anywhere) or sensitivity
             (the least error of the outputs, measured layer by layer).

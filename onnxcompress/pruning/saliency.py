@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,20 +18,6 @@ Array = np.ndarray[Any, Any]
 
 LOCAL: tuple[Saliency, ...] = ("magnitude", "wanda", "obs")
 """Measured within a layer, in its own units: not to be compared between layers as they are."""
-
-
-def channel_saliency(data: DataSet | None, notes: list[str]) -> Saliency:
-    """The saliency for channels where none is asked for.
-
-    That of the outputs: at 85 % of its multiply-accumulates, with compensation, a PP-OCR classifier is right in 99 % of
-    cases when fisher or taylor chooses the channels, in 90 % with obs, 86 % with magnitude and 74 % with wanda.
-    """
-    if data is None:
-        return "magnitude"
-    if importlib.util.find_spec("torch") is not None:
-        return "fisher"
-    notes.append("channels were chosen by obs, since PyTorch, which fisher needs, is not installed: it chooses better")
-    return "obs"
 
 
 def measure_saliency(
