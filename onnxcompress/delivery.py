@@ -18,7 +18,7 @@ from onnxcompress.errors import ModelError
 from onnxcompress.evaluation import Score
 from onnxcompress.inspection import inspect
 from onnxcompress.interrupts import Interrupts
-from onnxcompress.model_io import digest, external_tensors, file_bytes, load_model, save_model
+from onnxcompress.model_io import check_folder, digest, external_tensors, file_bytes, load_model, save_model
 from onnxcompress.passes.lower import native_nodes, replaced_nodes
 from onnxcompress.passes.quantize import Decision
 from onnxcompress.recipe import Recipe, to_toml
@@ -205,8 +205,7 @@ def check_paths(source: Path, output: Path, report: Path | None) -> None:
     """
     beside = [output, Path(f"{output}.data"), Path(f"{output}.recipe.toml")]
     for path in [*beside, *([report] if report is not None else [])]:
-        if not path.parent.is_dir():
-            raise ModelError(f"{path.parent}: no such folder; make it first")
+        check_folder(path)
         if not os.access(path.parent, os.W_OK):
             raise ModelError(f"{path.parent}: cannot be written to")
         if path.is_dir():

@@ -5,37 +5,34 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import onnx_ir as ir
 
 from onnxcompress.calibration.collect import Sources
 from onnxcompress.data import ImageOptions
-from onnxcompress.errors import ModelError
 from onnxcompress.evaluation import EvaluateFunction, Metric
 from onnxcompress.exporting.framework import import_torch
-from onnxcompress.model_io import Source, file_bytes, save_model
+from onnxcompress.model_io import Source, check_folder, file_bytes, save_model
 from onnxcompress.progress import Progress, silent
-from onnxcompress.runtime.session import open_session
+from onnxcompress.runtime.session import opening
 
 if TYPE_CHECKING:
     from onnxcompress.distillation.masks import Gradual
     from onnxcompress.distillation.objective import TaskLoss
 
 
-@dataclass(frozen=True)
-class Distilled:
-    """What `distill` gives back.
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What is known of a training when it is over.
 
     Attributes:
-        model: a new model: the best state by the metric, the student as it came among them.
         metric: its name; empty where nothing was scored.
-        score: of the model, in ONNX Runtime.
+        score: of the result, in ONNX Runtime.
         start: the student's score as it came.
         reference: the teacher's.
         steps: of the optimizer, in all.
-        best_step: after which of them the model is; 0: none was better than the student as it came.
+        best_step: after which of them the result is; 0: none was better than the student as it came.
         seconds: of wall-clock time, of all runs together.
         terms: what was compared with what, a line each.
         history: the run: step, seconds, loss, its parts, learning rate, score.
@@ -43,7 +40,6 @@ class Distilled:
         interrupted: stopped before its end.
     """
 
-    model: ir.Model
     metric: str
     score: float | None
     start: float | None
@@ -55,6 +51,13 @@ class Distilled:
     history: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distilled(Training):
+    """What `distill` gives back: a new model, the best state by the metric, the student as it came among them."""
+
+    model: ir.Model
 
 
 @dataclass(frozen=True)
@@ -84,23 +87,12 @@ class Reconstructed:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What `distill_file` did; as `Distilled`. Bytes include external data."""
+@dataclass(frozen=True, kw_only=True)
+class Summary(Training):
+    """What `distill_file` did. Bytes include external data."""
 
     output: str
     bytes: int
-    metric: str
-    score: float | None
-    start: float | None
-    reference: float | None
-    steps: int
-    best_step: int
-    seconds: float
-    terms: list[str]
-    history: list[dict[str, Any]]
-    notes: list[str]
-    interrupted: bool
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -249,20 +241,11 @@ def distill_file(
     Raises:
         as `distill`; ModelError also where the result does not open, or cannot be written.
     """
-    if not Path(target).parent.is_dir():
-        raise ModelError(f"{Path(target).parent}: no such folder; make it first")
+    check_folder(target)
     found = distill(student, teacher, list(data), progress=progress, **options)
     if int(os.environ.get("RANK", "0")) > 0:
         return None
     progress("writing", 0, None)
-    save_model(found.model, target, verify=_open)
+    save_model(found.model, target, verify=opening("trained"))
     fields = {name: value for name, value in vars(found).items() if name != "model"}
-    return Summary(str(target), file_bytes(target), **fields)
-
-
-def _open(path: Path) -> None:
-    try:
-        open_session(path, threads=1)
-    except ModelError as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        raise ModelError(f"the trained model does not load and was not written: {reason}") from error
+    return Summary(output=str(target), bytes=file_bytes(target), **fields)

@@ -59,6 +59,17 @@ def clone_model(source: Source) -> ir.Model:
     return source.clone() if isinstance(source, ir.Model) else load_model(source)
 
 
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse a path to write to whose folder is not there: before any work is done for it.
+
+    Raises:
+        ModelError: no such folder.
+    """
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such folder; make it first")
+
+
 def save_model(
     model: ir.Model,
     path: str | os.PathLike[str],
@@ -79,8 +90,7 @@ def save_model(
         ModelError: the folder is missing or cannot be written.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise ModelError(f"{path.parent}: no such folder; make it first")
+    check_folder(path)
     if external_data is None:
         limit = STREAMED_THRESHOLD if _is_streamed(model) else EXTERNAL_DATA_THRESHOLD
         external_data = initializer_bytes(model) > limit

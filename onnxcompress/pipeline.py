@@ -102,9 +102,9 @@ def compress(
         ModelError, DataError, CalibrationError, EvaluationError: bad input; nothing is written.
         KeyboardInterrupt: Ctrl-C before there was anything to write, or a second time; nothing is written.
     """
-    if recipe is not None and (portable or exclude):
-        raise CompressError("a recipe holds its own exclusions, and whether it is portable: leave them away")
     wanted = levels(pattern, sparsity, macs, seed)
+    if recipe is not None and (portable or exclude or wanted):
+        raise CompressError("a recipe says what is excluded, portable and pruned: leave those arguments away")
     spending = Budget(math.inf if budget is None else budget)
     replayed = None if recipe is None else read_recipe(recipe)
     with Interrupts.handled() as interrupts, saved_model(model) as path:
@@ -182,7 +182,7 @@ def _find(
             slimming.run(wanted)
         interrupts.finishing()
     except KeyboardInterrupt:
-        if search.best is None:
+        if slimming.outcome.best is None:
             raise
         interrupts.finishing()
     return slimming.outcome

@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import onnx_ir as ir
@@ -15,7 +14,15 @@ from onnxcompress.calibration import Ranges, fingerprint
 from onnxcompress.calibration.collect import Sources
 from onnxcompress.data import DataSet, ImageOptions, open_data
 from onnxcompress.errors import CalibrationError, ModelError
-from onnxcompress.model_io import Source, clone_model, file_bytes, initializer_bytes, load_model, save_model
+from onnxcompress.model_io import (
+    Source,
+    check_folder,
+    clone_model,
+    file_bytes,
+    initializer_bytes,
+    load_model,
+    save_model,
+)
 from onnxcompress.optimizer import Log, optimize
 from onnxcompress.passes.quantize import CorrectBias, Decision, EqualizeChannels, SmoothActivations
 from onnxcompress.passes.quantize.detect import quantized_operators
@@ -28,7 +35,7 @@ from onnxcompress.quantization_names import matching
 from onnxcompress.quantization_options import Mode, Options
 from onnxcompress.quantization_static import RangeSource, explained, wide_tensors, with_ranges
 from onnxcompress.recipe import Recipe, finish, insert, lower, make_plan, prepare
-from onnxcompress.runtime import open_session
+from onnxcompress.runtime.session import opening
 from onnxcompress.solvers.gptq import gptq_blocks
 
 DEFAULT_METHOD = "mse"
@@ -153,8 +160,7 @@ def quantize_file(
         as `quantize`; ModelError also where the result does not open, or cannot be written.
     """
     options.check_sources(data=bool(data), ranges=ranges is not None)
-    if not Path(target).parent.is_dir():
-        raise ModelError(f"{Path(target).parent}: no such folder; make it first")
+    check_folder(target)
     model = load_model(source)
     before, held = file_bytes(source), initializer_bytes(model)
     feeds = open_data(data, model, images=images) if data else None
@@ -164,7 +170,7 @@ def quantize_file(
     if not opens:
         notes.append("the result was not opened in ONNX Runtime before it was written: it is large")
     progress("writing", 0, None)
-    save_model(result.model, target, verify=_open if opens else None)
+    save_model(result.model, target, verify=opening("quantized") if opens else None)
     done = sum(decision.quantized for decision in result.decisions)
     return Summary(
         str(target),
@@ -176,14 +182,6 @@ def quantize_file(
         result.decisions,
         notes,
     )
-
-
-def _open(path: Path) -> None:
-    try:
-        open_session(path, threads=1)
-    except ModelError as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        raise ModelError(f"the quantized model does not load and was not written: {reason}") from error
 
 
 def _quantize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,12 +15,15 @@ import onnx_ir as ir
 from onnxcompress.budget import SAFETY, OutOfTime
 from onnxcompress.data import DataSet
 from onnxcompress.distiller import Distilled, distill
+from onnxcompress.errors import CompressError
 from onnxcompress.evaluation import EvaluateFunction, Metric
+from onnxcompress.exporting.framework import import_torch
 from onnxcompress.model_io import Source
 from onnxcompress.passes.prune import GRIDS
 from onnxcompress.progress import Progress, silent
 from onnxcompress.pruning.options import Pattern
 from onnxcompress.pruning.pruner import prune
+from onnxcompress.report import write_text
 from onnxcompress.search import MARGIN, Search
 from onnxcompress.slim import Slim
 
@@ -31,12 +37,14 @@ DISTILLATION_SECONDS = 600.0
 DENSE_SHARE = 0.3
 """Of a budget, for the search without pruning: there is a result in any case."""
 
-PROBES = (2, 6)
-"""Steps of two short runs that tell how long a step takes."""
+PROBING = 8
+"""Steps of a short run that tells how long a step takes."""
 
-PROBING = sum(PROBES)
 LEAST_STEPS = 20
 """With time for fewer, tuning is not begun."""
+
+STEPS_FILE = "steps"
+"""In the folder to resume from: how many steps the distillation beside it takes."""
 
 EVALUATIONS = 10
 """Of a distillation, as `Options.evaluations`."""
@@ -47,11 +55,13 @@ def levels(pattern: Pattern | None, sparsity: float | None, macs: float | None, 
 
     Raises:
         ValueError: they do not go together.
+        ExportError: torch, which all of it needs, is not installed: told before any work, not after hours of it.
     """
     if pattern is None:
         if sparsity is not None or macs is not None:
             raise ValueError("sparsity and macs need a pattern: what is pruned")
         return []
+    import_torch()
     if sparsity is None and macs is None:
         if pattern == "channels":
             return [Slim(pattern, macs=share, seed=seed) for share in MACS]
@@ -86,10 +96,9 @@ class Tuning:
 
     def tuned(self, model: Source, slim: Slim) -> Distilled:
         """A pruned model, distilled for the steps that `slim` says."""
-        resume = None if self.resume is None else self.resume / f"{slim.pattern}-{slim.sparsity or slim.macs}"
         return distill(
             model, self.teacher, self.data, steps=slim.steps, seed=slim.seed, evaluate=self.evaluate,
-            metric=self.metric, resume=resume, progress=self.progress,
+            metric=self.metric, resume=self._folder(slim), progress=self.progress,
         )  # fmt: skip
 
     def replayed(self, slim: Slim) -> ir.Model:
@@ -98,13 +107,44 @@ class Tuning:
         return self.tuned(pruned, slim).model if slim.steps else pruned
 
     def step_seconds(self, model: Source, slim: Slim) -> float:
-        """Seconds of a step: the difference between two short runs that are scored by nothing."""
-        taken = []
-        for steps in PROBES:
-            started = time.monotonic()
-            distill(model, self.teacher, self.data, steps=steps, seed=slim.seed, evaluate=lambda run: 0.0)
-            taken.append(time.monotonic() - started)
-        return max(1e-4, (taken[1] - taken[0]) / (PROBES[1] - PROBES[0]))
+        """Seconds of a step, in a short run that is scored by nothing."""
+        times: list[float] = []
+
+        def note(stage: str, done: int, total: int | None) -> None:
+            if stage.startswith("distilling"):
+                times.append(time.monotonic())
+
+        distill(
+            model, self.teacher, self.data, steps=PROBING, seed=slim.seed, evaluate=lambda run: 0.0, evaluations=1,
+            progress=note,
+        )  # fmt: skip
+        return statistics.median(after - before for before, after in itertools.pairwise(times))
+
+    def remembered(self, slim: Slim) -> int | None:
+        """The steps that an interrupted run had counted for this level.
+
+        Raises:
+            CompressError: the folder's file is damaged.
+        """
+        folder = self._folder(slim)
+        if folder is None or not (folder / STEPS_FILE).is_file():
+            return None
+        try:
+            return int((folder / STEPS_FILE).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise CompressError(f"--resume {folder}: {STEPS_FILE} cannot be read; give an empty folder") from error
+
+    def remember(self, slim: Slim) -> None:
+        """Keep the steps: another run would count others, and could not go on from this one's state."""
+        folder = self._folder(slim)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / STEPS_FILE, f"{slim.steps}\n")
+
+    def _folder(self, slim: Slim) -> Path | None:
+        share = slim.sparsity if slim.macs is None else slim.macs
+        name = "-".join([slim.pattern.replace(":", "of"), *([] if share is None else [f"{share:g}"])])
+        return None if self.resume is None else self.resume / name
 
 
 @dataclass
@@ -132,21 +172,26 @@ class Slimming:
         started, kept = time.monotonic(), budget.reserve
         if wanted and budget.limited:
             budget.reserve += (1 - DENSE_SHARE) * budget.seconds
-        self.dense.run()
-        budget.reserve = kept
+        try:
+            self.dense.run()
+        finally:
+            budget.reserve = kept
         self.dense_seconds = time.monotonic() - started
-        for index, slim in enumerate(wanted):
-            if not self.dense.attempt(self.is_milder_worth_it, slim, len(wanted) - index):
-                return
+        try:
+            for index, slim in enumerate(wanted):
+                if not self.dense.attempt(self.is_milder_worth_it, slim, len(wanted) - index):
+                    return
+        except CompressError as error:  # the search without pruning went through, and its result stands
+            self.dense.bench.notes.append(f"pruning was given up: {error}")
 
     def is_milder_worth_it(self, slim: Slim, levels_left: int) -> bool:
         """Try a level; False where it won, or would not have been faster."""
         bench = self.dense.bench
         with bench.step("prune"):
             model = replace(self.tuning, progress=self.in_time).pruned(slim)
-        untuned = self.search(model, slim)
-        fastest = max((c.speedup for c in untuned.candidates() if c is not None), default=0.0)
-        if self.takes(untuned):
+        with self.searching(model, slim) as untuned:
+            fastest = max((c.speedup for c in untuned.candidates() if c is not None), default=0.0)
+        if self.outcome is untuned:
             return False
         if not fastest and untuned.cut_short:
             raise OutOfTime
@@ -155,9 +200,9 @@ class Slimming:
                 f"{slim.describe()}: x{fastest:.2f} the original's speed, no faster than without pruning"
             )
             return False
-        tuned = self.search(*self.tuned(model, slim, levels_left))
-        tuned.run()
-        if self.takes(tuned):
+        with self.searching(*self.tuned(model, slim, levels_left)) as tuned:
+            tuned.run()
+        if self.outcome is tuned:
             return False
         bench.notes.append(f"{slim.describe()}: nothing of it was faster within the bound")
         return True
@@ -173,6 +218,19 @@ class Slimming:
         The steps are counted beforehand, not stopped by a clock: so a recipe can be replayed.
         """
         bench = self.dense.bench
+        steps = self.tuning.remembered(slim) or self.affordable_steps(model, slim, levels_left)
+        slim = replace(slim, steps=steps)
+        self.tuning.remember(slim)
+        found = self.tuning.tuned(model, slim)
+        if found.interrupted:
+            raise KeyboardInterrupt
+        if found.score is not None and found.start is not None:
+            bench.notes.append(f"{slim.describe()}: {found.metric} {found.start:.6g} -> {found.score:.6g} in float")
+        return found.model, slim
+
+    def affordable_steps(self, model: ir.Model, slim: Slim, levels_left: int) -> int:
+        """How many steps there is time for; without a budget, in `DISTILLATION_SECONDS`."""
+        bench = self.dense.bench
         seconds = DISTILLATION_SECONDS
         if bench.budget.limited:
             seconds = (bench.budget.left() / SAFETY - self.dense_seconds) / min(2, levels_left)
@@ -181,25 +239,16 @@ class Slimming:
         steps = int((seconds - PROBING * each - scoring) / (SAFETY * each))
         if steps < LEAST_STEPS:
             raise OutOfTime
-        slim = replace(slim, steps=steps)
-        found = self.tuning.tuned(model, slim)
-        if found.interrupted:
-            raise KeyboardInterrupt
-        if found.score is not None and found.start is not None:
-            bench.notes.append(f"{slim.describe()}: {found.metric} {found.start:.6g} -> {found.score:.6g} in float")
-        return found.model, slim
+        return steps
 
-    def search(self, model: ir.Model, slim: Slim) -> Search:
-        """A search of a slim model, which is compared with the best of the dense one."""
+    @contextlib.contextmanager
+    def searching(self, model: ir.Model, slim: Slim) -> Iterator[Search]:
+        """A search of a slim model; it becomes the outcome if it beats the dense one, also where it is stopped."""
         bench = replace(self.dense.bench, source=model, _prepared={}, _ranges={})
-        base = replace(self.dense.base, slim=slim.as_table())
-        return Search(bench, base, best=self.dense.best)
-
-    def takes(self, search: Search) -> bool:
-        """Is the best of a search its own? Then it is the outcome."""
-        self.dense.cut_short |= search.cut_short
-        search.cut_short = self.dense.cut_short
-        if search.best is None or search.best is self.dense.best:
-            return False
-        self.outcome = search
-        return True
+        search = Search(bench, replace(self.dense.base, slim=slim.as_table()), best=self.dense.best)
+        try:
+            yield search
+        finally:
+            search.cut_short = self.dense.cut_short = self.dense.cut_short or search.cut_short
+            if search.best is not self.dense.best:
+                self.outcome = search

@@ -15,6 +15,7 @@ from onnxcompress import search as search_module
 from onnxcompress.budget import Budget
 from onnxcompress.data import open_data
 from onnxcompress.delivery import Delivery
+from onnxcompress.errors import CalibrationError, CompressError
 from onnxcompress.evaluation import Score
 from onnxcompress.model_io import Source, load_model
 from onnxcompress.pipeline import compress
@@ -72,11 +73,15 @@ class GivenTuning(Tuning):
     log: list[Slim] = field(default_factory=list)
     interrupted: bool = False
     slow: int = 0
+    fails: bool = False
+    seconds: float = 1.0
 
     def pruned(self, slim: Slim) -> ir.Model:
         for index in range(self.slow):
             time.sleep(0.2)
             self.progress("pruning", index, None)
+        if self.fails:
+            raise CalibrationError("activations are not finite")
         return wide_cnn()
 
     def tuned(self, model: Source, slim: Slim) -> Any:
@@ -84,20 +89,23 @@ class GivenTuning(Tuning):
         return Outcome(load_model(model), interrupted=self.interrupted)
 
     def step_seconds(self, model: Source, slim: Slim) -> float:
-        return 1.0
+        return self.seconds
 
 
 LEVELS = (Slim("block4x4", sparsity=0.8), Slim("block4x4", sparsity=0.5))
 
 
 def slimmed(
-    speed: Speed,
-    score: Speed,
-    *,
-    budget: float | None = None,
-    levels: Sequence[Slim] = LEVELS,
-    interrupted: bool = False,
-    slow: int = 0,
+    speed: Speed, score: Speed, *, levels: Sequence[Slim] = LEVELS, **options: Any
+) -> tuple[Slimming, list[Slim]]:
+    """A slimming that is over, and what it tuned."""
+    slimming, log = made(speed, score, **options)
+    slimming.run(levels)
+    return slimming, log
+
+
+def made(
+    speed: Speed, score: Speed, *, budget: float | None = None, **tuning_options: Any
 ) -> tuple[Slimming, list[Slim]]:
     model, feeds = wide_cnn(), images(6, 32)
     bench = Bench(
@@ -107,10 +115,8 @@ def slimmed(
     )  # fmt: skip
     if budget is not None:
         bench.budget = Budget(budget)
-    tuning = GivenTuning(Path("none.onnx"), bench.data, interrupted=interrupted, slow=slow)
-    slimming = Slimming(Search(bench, Recipe()), tuning)
-    slimming.run(levels)
-    return slimming, tuning.log
+    tuning = GivenTuning(Path("none.onnx"), bench.data, **tuning_options)
+    return Slimming(Search(bench, Recipe()), tuning), tuning.log
 
 
 @pytest.fixture
@@ -200,6 +206,40 @@ def test_the_steps_fit_into_the_budget() -> None:
     assert 50 < tuned[0].steps < 300
 
 
+def test_an_interrupted_tuning_goes_on_with_the_steps_it_had_counted(tmp_path: Path) -> None:
+    _, first = slimmed(speed, score(1), levels=LEVELS[:1], resume=tmp_path)
+    _, second = slimmed(speed, score(1), levels=LEVELS[:1], resume=tmp_path, seconds=7.0)
+    _, fresh = slimmed(speed, score(1), levels=LEVELS[:1], seconds=7.0)
+    assert first[0].steps == second[0].steps != fresh[0].steps
+    (tmp_path / "block4x4-0.8" / "steps").write_text("many")
+    slimming, _ = slimmed(speed, score(1), levels=LEVELS[:1], resume=tmp_path)
+    assert any("steps cannot be read; give an empty folder" in note for note in slimming.dense.bench.notes)
+
+
+def test_pruning_that_fails_leaves_the_dense_result() -> None:
+    slimming, _ = slimmed(speed, score(1), fails=True)
+    assert best(slimming).mode == "static" and not best(slimming).slim
+    assert "pruning was given up: activations are not finite" in slimming.dense.bench.notes
+
+
+def test_ctrl_c_while_searching_a_tuned_model_keeps_what_it_found() -> None:
+    def stopped(recipe: Recipe) -> float:
+        if recipe.slim and recipe.slim["steps"] and recipe.mode == "dynamic":
+            raise KeyboardInterrupt
+        return speed(recipe)
+
+    slimming, _ = made(stopped, score(1))
+    with pytest.raises(KeyboardInterrupt):
+        slimming.run(LEVELS)
+    assert best(slimming).mode == "static" and best(slimming).slim["sparsity"] == 0.8
+
+
+def test_the_time_of_a_step_is_measured(wide: Path) -> None:
+    data = open_data(images(40, 32), load_model(wide))
+    seconds = Tuning(wide, data).step_seconds(wide, LEVELS[0])
+    assert 1e-4 < seconds < 10
+
+
 def test_ctrl_c_while_tuning_leaves_the_dense_result() -> None:
     with pytest.raises(KeyboardInterrupt):
         slimmed(speed, score(1), interrupted=True)
@@ -245,5 +285,7 @@ def zeros(path: Path) -> float:
 def test_shares_without_a_pattern_are_refused(wide: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="need a pattern"):
         compress(wide, tmp_path / "o.onnx", data=images(2, 32), sparsity=0.5)
+    with pytest.raises(CompressError, match="a recipe says what is"):
+        compress(wide, tmp_path / "o.onnx", data=images(2, 32), pattern="block4x4", recipe=tmp_path / "r.toml")
     with pytest.raises(ValueError, match="macs is for"):
         compress(wide, tmp_path / "o.onnx", data=images(2, 32), pattern="block4x4", macs=0.5)

@@ -14,7 +14,7 @@ from onnxcompress.calibration.collect import Sources
 from onnxcompress.data import DataSet, ImageOptions, open_data
 from onnxcompress.errors import ModelError
 from onnxcompress.inspection import inspect
-from onnxcompress.model_io import Source, file_bytes, load_model, save_model
+from onnxcompress.model_io import Source, check_folder, file_bytes, load_model, save_model
 from onnxcompress.optimizer import optimize
 from onnxcompress.passes.prune import Refusal
 from onnxcompress.passes.prune.channels import Group, explain
@@ -23,7 +23,7 @@ from onnxcompress.progress import Progress, silent
 from onnxcompress.pruning.channels import first_shapes, prune_channels
 from onnxcompress.pruning.masks import LayerReport, prune_masks
 from onnxcompress.pruning.options import SAMPLES, Allocation, Options, Pattern, Saliency, Solver
-from onnxcompress.runtime import open_session
+from onnxcompress.runtime.session import opening
 
 
 @dataclass(frozen=True)
@@ -161,15 +161,14 @@ def prune_file(
         as `prune`; ModelError also where the result does not open, or cannot be written.
     """
     options.check_data(bool(data))
-    if not Path(target).parent.is_dir():
-        raise ModelError(f"{Path(target).parent}: no such folder; make it first")
+    check_folder(target)
     model = load_model(source)
     feeds = open_data(data, model, images=images) if data else None
     shapes = options.shapes or first_shapes(feeds)
     before = _size(source, shapes)
     result = _prune(model, replace(options, shapes=shapes), feeds, progress)
     progress("writing", 0, None)
-    save_model(result.model, target, verify=_open)
+    save_model(result.model, target, verify=opening("pruned"))
     groups = {
         group.name: {"units": group.size, "kept": len(result.keep.get(group.name, range(group.size)))}
         for group in result.groups
@@ -194,14 +193,6 @@ def _prune(model: ir.Model, options: Options, data: DataSet | None, progress: Pr
         return Pruned(prepared, groups=cut.groups, keep=cut.keep, refused=cut.refused, notes=notes)
     layers, refused = prune_masks(prepared, options, data, notes, progress)
     return Pruned(prepared, layers, refused=refused, notes=notes)
-
-
-def _open(path: Path) -> None:
-    try:
-        open_session(path, threads=1)
-    except ModelError as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        raise ModelError(f"the pruned model does not load and was not written: {reason}") from error
 
 
 def _size(path: str | os.PathLike[str], shapes: Mapping[str, Sequence[int]]) -> Size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,19 @@ Feeds = Mapping[str, np.ndarray[Any, Any]]
 Array = np.ndarray[Any, Any]
 
 IN_MEMORY_LIMIT = 1 << 30
+
+
+def opening(what: str) -> Callable[[Path], None]:
+    """For `save_model`: refuses a written model that ONNX Runtime does not open; `what` names it in the message."""
+
+    def verify(path: Path) -> None:
+        try:
+            open_session(path, threads=1)
+        except ModelError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            raise ModelError(f"the {what} model does not load and was not written: {reason}") from error
+
+    return verify
 
 
 def open_session(

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from onnxcompress.calibration import Ranges, calibrate
-from onnxcompress.cli import main
 from tests.calibration.models import MLP, feeds, parse
+from tests.cli import commands
+from tests.cli.commands import assert_fails
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["calibrate", *map(str, arguments)])
+    return commands.run("calibrate", *arguments)
 
 
 @pytest.fixture
@@ -73,13 +74,6 @@ def test_files_alone_are_merged(model: Path, tmp_path: Path) -> None:
     result = run(model, "-o", tmp_path / "r.json", "--merge", tmp_path / "0.json", "--merge", tmp_path / "1.json")
     assert result.exit_code == 0, result.output
     assert Ranges.load(tmp_path / "r.json") == calibrate(model, data, method="mse")
-
-
-def assert_fails(result: Result, message: str, code: int = 1) -> None:
-    assert result.exit_code == code, result.output
-    assert message in result.stderr
-    if code == 1:
-        assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_usage_errors(model: Path, tmp_path: Path) -> None:

@@ -8,35 +8,20 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from onnxcompress.cli import main
-from onnxcompress.model_io import save_model
-from tests.passes.quantize.models import build, execute, normal, relative
-
-MODEL = """agraph (float[n,32] x) => (float[n,32] y) {
-    [first] a = MatMul (x, w1)
-    [act] b = Relu (a)
-    [second] y = MatMul (b, w2)
-}"""
+from tests.cli import commands
+from tests.cli.commands import assert_fails, save_two_layers
+from tests.passes.quantize.models import execute, normal, relative
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["prune", *map(str, arguments)])
-
-
-def assert_fails(result: Result, message: str, code: int = 1) -> None:
-    assert result.exit_code == code, result.output
-    assert message in result.stderr
-    if code == 1:
-        assert len(result.stderr.strip().splitlines()) == 1
+    return commands.run("prune", *arguments)
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    path = tmp_path / "m.onnx"
-    save_model(build(MODEL, {"w1": normal(32, 64, scale=0.2), "w2": normal(64, 32, seed=1, scale=0.2)}), path)
-    return path
+    return save_two_layers(tmp_path / "m.onnx")
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import onnxruntime as ort
@@ -21,6 +21,11 @@ def changed(case: Case, inputs: Mapping[int, Array | None] | None = None, **attr
         values += [None] * (index + 1 - len(values))
         values[index] = value
     return dataclasses.replace(case, inputs=values, attributes={**case.attributes, **attributes})
+
+
+def altered(case: Case, index: int, change: Callable[[Any], Any]) -> Case:
+    """The case with one input changed by a function."""
+    return changed(case, {index: change(case.inputs[index])})
 
 
 def refuses(case: Case, message: str) -> None:

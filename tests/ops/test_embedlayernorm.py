@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.ops import forms
-from tests.ops.cases.case import Array, Case
+from tests.ops.cases.case import Array
 from tests.ops.cases.embedlayernorm import CASES
+from tests.ops.refusals import changed
 
 _BASE = next(case for case in CASES if case.name == "odd channels")  # ids [2, 5], table [50, 67], positions [40, 67]
 _EACH = next(case for case in CASES if case.name == "positions of each")
-
-
-def _with(case: Case, changes: dict[int, Array | None], **changed: Any) -> Case:
-    inputs = list(case.inputs)
-    for index, value in changes.items():
-        inputs[index] = value
-    return dataclasses.replace(case, inputs=inputs, **changed)
 
 
 def _ids(value: int, dtype: Any = np.int64) -> Array:
@@ -59,7 +53,7 @@ def _ids(value: int, dtype: Any = np.int64) -> Array:
 )
 def test_bad_models_get_an_error(changes: dict[int, Array | None], message: str) -> None:
     with pytest.raises(Exception, match=message):
-        forms.kernel(_with(_BASE, changes), "")
+        forms.kernel(changed(_BASE, changes), "")
 
 
 _BYTES = next(case for case in CASES if case.name == "int8 positions, odd channels")
@@ -79,23 +73,23 @@ _BYTES = next(case for case in CASES if case.name == "int8 positions, odd channe
 )
 def test_bad_int8_positions_get_an_error(changes: dict[int, Array | None], message: str) -> None:
     with pytest.raises(Exception, match=message):
-        forms.kernel(_with(_BYTES, changes), "")
+        forms.kernel(changed(_BYTES, changes), "")
 
 
 def test_row_parameters_need_dynamic() -> None:
     with pytest.raises(Exception, match="dynamic = 1"):
-        forms.kernel(_with(_BASE, {}, outputs=("y", "q", "row_scale")), "")
+        forms.kernel(replace(_BASE, outputs=("y", "q", "row_scale")), "")
 
 
 @pytest.mark.parametrize("offset", [-1, 36, 1 << 62])
 def test_an_offset_beyond_the_positions_is_an_error(offset: int) -> None:
     with pytest.raises(Exception, match="longer than the position table"):
-        forms.kernel(_with(_BASE, {}, attributes={"position_offset": offset}), "")
+        forms.kernel(changed(_BASE, position_offset=offset), "")
 
 
 @pytest.mark.parametrize("index", [0, 3, 6])
 def test_the_body_refuses_ids_beyond_a_table_too(index: int) -> None:
-    case = _with(_EACH, {index: _ids(1000, _EACH.inputs[index].dtype)})  # type: ignore[union-attr]
+    case = changed(_EACH, {index: _ids(1000, _EACH.inputs[index].dtype)})  # type: ignore[union-attr]
     with pytest.raises(Exception, match=r"out of|bounds|range"):
         forms.body(case)
 
@@ -103,12 +97,12 @@ def test_the_body_refuses_ids_beyond_a_table_too(index: int) -> None:
 def test_a_tensor_that_is_not_a_number_stays_one() -> None:
     table = np.array(_BASE.inputs[5])
     table[2, 7] = np.nan
-    y = forms.kernel(_with(_BASE, {5: table}), "")["y"]
+    y = forms.kernel(changed(_BASE, {5: table}), "")["y"]
     assert np.isnan(y[:, 2]).all() and np.isfinite(np.delete(y, 2, axis=1)).all()
 
 
 def test_row_parameters_alone_are_those_beside_q() -> None:
     case = next(case for case in CASES if case.name == "dynamic")
-    whole, alone = forms.kernel(case, ""), forms.kernel(_with(case, {}, outputs=("row_scale", "row_zero_point")), "")
+    whole, alone = forms.kernel(case, ""), forms.kernel(replace(case, outputs=("row_scale", "row_zero_point")), "")
     for name in alone:
         np.testing.assert_array_equal(alone[name], whole[name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from onnxcompress.ops.qattention import attention
 from tests.ops import forms
 from tests.ops.cases.case import Array, Case
+from tests.ops.refusals import changed
 
 
 def _case(length: int, spread: float = 1.5, heads: int = 2, size: int = 32, mask: Array | None = None) -> Case:
@@ -24,12 +24,6 @@ def _case(length: int, spread: float = 1.5, heads: int = 2, size: int = 32, mask
     y_scale = np.array(np.abs(y).max() / 127, np.float32)
     inputs: list[Array | None] = [qkv, scale, scale, v_scale, mask, y_scale, np.array(128, np.uint8)]
     return Case("QAttention", "x", inputs, {"num_heads": heads})
-
-
-def _with(case: Case, index: int, value: Any, **attributes: Any) -> Case:
-    inputs = list(case.inputs)
-    inputs[index] = value
-    return dataclasses.replace(case, inputs=inputs, attributes={**case.attributes, **attributes})
 
 
 @pytest.mark.parametrize("spread", [0.5, 1.5, 3.0, 5.0])
@@ -49,19 +43,19 @@ def test_masked_keys_have_no_influence(kind: str) -> None:
     mask = (
         kept[None].astype(np.int64) if kind == "keep" else np.where(kept, 0, -1e9).astype(np.float32)[None, None, None]
     )
-    case = _with(_case(40), 4, mask, mask_kind=kind)
+    case = changed(_case(40), {4: mask}, mask_kind=kind)
     qkv = np.array(case.inputs[0])
     qkv[:, 23:, 64:] = 255  # other keys and values
-    one, other = forms.kernel(case, "")["y"], forms.kernel(_with(case, 0, qkv), "")["y"]
+    one, other = forms.kernel(case, "")["y"], forms.kernel(changed(case, {0: qkv}), "")["y"]
     np.testing.assert_array_equal(one, other)
 
 
 def test_a_causal_mask_hides_the_future() -> None:
     mask = np.where(np.tri(40) > 0, 0, np.finfo(np.float32).min).astype(np.float32)[None, None]
-    case = _with(_case(40), 4, mask, mask_kind="add")
+    case = changed(_case(40), {4: mask}, mask_kind="add")
     qkv = np.array(case.inputs[0])
     qkv[:, 20:] = 255
-    one, other = forms.kernel(case, "")["y"], forms.kernel(_with(case, 0, qkv), "")["y"]
+    one, other = forms.kernel(case, "")["y"], forms.kernel(changed(case, {0: qkv}), "")["y"]
     np.testing.assert_array_equal(one[:, :20], other[:, :20])
 
 
@@ -69,8 +63,8 @@ def test_masks_beyond_the_floats_become_the_least() -> None:
     mask = np.zeros((1, 1, 1, 12), np.float32)
     mask[..., 3:] = np.nan
     least = np.where(np.isnan(mask), -np.inf, mask).astype(np.float32)
-    case = _with(_case(12), 4, mask, mask_kind="add")
-    np.testing.assert_array_equal(forms.kernel(case, "")["y"], forms.kernel(_with(case, 4, least), "")["y"])
+    case = changed(_case(12), {4: mask}, mask_kind="add")
+    np.testing.assert_array_equal(forms.kernel(case, "")["y"], forms.kernel(changed(case, {4: least}), "")["y"])
 
 
 _FLOATS = np.ones(3, np.float32)
@@ -105,6 +99,6 @@ def test_bad_models_get_an_error(
     index: int | None, value: Array | None, attributes: dict[str, Any], message: str
 ) -> None:
     case = _case(8)
-    case = _with(case, 0 if index is None else index, case.inputs[0] if index is None else value, **attributes)
+    case = changed(case, {} if index is None else {index: value}, **attributes)
     with pytest.raises(Exception, match=message):
         forms.kernel(case, "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from tests.ops import forms
 from tests.ops.cases.case import Case
 from tests.ops.cases.qconv import CASES
-from tests.ops.refusals import refuses_computed
+from tests.ops.refusals import altered, changed, refuses_computed
 from tests.ops.test_forms import compare
 
 _NAMED = {case.name: case for case in CASES}
@@ -21,49 +20,39 @@ _X, _X_SCALE, _X_ZERO, _W, _W_SCALE, _BIAS, _Y_SCALE, _Y_ZERO, _TABLE, _R, _R_SC
 _FINAL = 14
 
 
-def _with(case: Case, index: int, change: Callable[[Any], Any]) -> Case:
-    inputs = list(case.inputs)
-    inputs[index] = change(inputs[index])
-    return replace(case, inputs=inputs)
-
-
-def _attribute(name: str, value: Any) -> Case:
-    return replace(_PLAIN, attributes={**_PLAIN.attributes, name: value})
-
-
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        (_with(_PLAIN, _W, lambda w: w[0]), "w must be"),
-        (_with(_PLAIN, _W, lambda w: w[:0]), "w must be"),
-        (_with(_PLAIN, _W, lambda w: np.zeros((64, 1, 1, 65540), np.int8)), "65536 values"),
-        (_with(_PLAIN, _X, lambda x: x[0]), "4 dimensions"),
-        (_with(_PLAIN, _X, lambda x: x[..., :-1]), "channels of x"),
-        (_with(_PLAIN, _X, lambda x: x.astype(np.float32)), "uint8 in NHWC"),
-        (_with(_PLAIN, _X_SCALE, lambda s: np.float32(0)), "x_scale must be positive"),
-        (_with(_PLAIN, _X_SCALE, lambda s: np.ones(2, np.float32)), "x_scale must be one"),
-        (_with(_PLAIN, _W_SCALE, lambda s: s[:-1]), "w_scale must have"),
-        (_with(_PLAIN, _BIAS, lambda b: b[:-1]), "bias must have"),
-        (_with(_PLAIN, _Y_SCALE, lambda s: np.ones(2, np.float32)), "y_scale must be one"),
-        (_with(_RESIDUAL, _TABLE, lambda t: t[:255]), "256 bytes"),
-        (_with(_RESIDUAL, _R, lambda r: r[:, :-1]), "residual must be"),
-        (_with(_RESIDUAL, _R, lambda r: r[..., :1]), "residual must be"),
-        (_with(_RESIDUAL, _R, lambda r: None), "needs a residual"),
-        (_with(_RESIDUAL, _FINAL, lambda s: None), "needs inner_scale and final_scale"),
-        (_with(_RESIDUAL, _INNER, lambda s: np.float32(0)), "needs inner_scale and final_scale"),
+        (altered(_PLAIN, _W, lambda w: w[0]), "w must be"),
+        (altered(_PLAIN, _W, lambda w: w[:0]), "w must be"),
+        (altered(_PLAIN, _W, lambda w: np.zeros((64, 1, 1, 65540), np.int8)), "65536 values"),
+        (altered(_PLAIN, _X, lambda x: x[0]), "4 dimensions"),
+        (altered(_PLAIN, _X, lambda x: x[..., :-1]), "channels of x"),
+        (altered(_PLAIN, _X, lambda x: x.astype(np.float32)), "uint8 in NHWC"),
+        (altered(_PLAIN, _X_SCALE, lambda s: np.float32(0)), "x_scale must be positive"),
+        (altered(_PLAIN, _X_SCALE, lambda s: np.ones(2, np.float32)), "x_scale must be one"),
+        (altered(_PLAIN, _W_SCALE, lambda s: s[:-1]), "w_scale must have"),
+        (altered(_PLAIN, _BIAS, lambda b: b[:-1]), "bias must have"),
+        (altered(_PLAIN, _Y_SCALE, lambda s: np.ones(2, np.float32)), "y_scale must be one"),
+        (altered(_RESIDUAL, _TABLE, lambda t: t[:255]), "256 bytes"),
+        (altered(_RESIDUAL, _R, lambda r: r[:, :-1]), "residual must be"),
+        (altered(_RESIDUAL, _R, lambda r: r[..., :1]), "residual must be"),
+        (altered(_RESIDUAL, _R, lambda r: None), "needs a residual"),
+        (altered(_RESIDUAL, _FINAL, lambda s: None), "needs inner_scale and final_scale"),
+        (altered(_RESIDUAL, _INNER, lambda s: np.float32(0)), "needs inner_scale and final_scale"),
         (replace(_NAMED["floats"], outputs=("y",)), "one without gives y_float"),
-        (_attribute("strides", (0, 1)), "strides must be"),
-        (_attribute("strides", (1,)), "2 values"),
-        (_attribute("dilations", (1, -1)), "dilations must be"),
-        (_attribute("dilations", (1, 70000)), "dilations must be"),
-        (_attribute("pads", (0, 0)), "pads must have 4"),
-        (_attribute("pads", (0, 0, 0, -1)), "pads must be"),
-        (_attribute("pads", (1 << 40, 0, 0, 0)), "pads must be"),
-        (_attribute("group", 0), "group must divide"),
-        (_attribute("group", 3), "group must divide"),
-        (_attribute("group", 2), "channels of x"),
-        (_attribute("x_layout", "NCWH"), "a layout must be"),
-        (_attribute("dilations", (9, 1)), "larger than the padded image"),
+        (changed(_PLAIN, strides=(0, 1)), "strides must be"),
+        (changed(_PLAIN, strides=(1,)), "2 values"),
+        (changed(_PLAIN, dilations=(1, -1)), "dilations must be"),
+        (changed(_PLAIN, dilations=(1, 70000)), "dilations must be"),
+        (changed(_PLAIN, pads=(0, 0)), "pads must have 4"),
+        (changed(_PLAIN, pads=(0, 0, 0, -1)), "pads must be"),
+        (changed(_PLAIN, pads=(1 << 40, 0, 0, 0)), "pads must be"),
+        (changed(_PLAIN, group=0), "group must divide"),
+        (changed(_PLAIN, group=3), "group must divide"),
+        (changed(_PLAIN, group=2), "channels of x"),
+        (changed(_PLAIN, x_layout="NCWH"), "a layout must be"),
+        (changed(_PLAIN, dilations=(9, 1)), "larger than the padded image"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
