@@ -328,13 +328,13 @@ def test_from_file_to_file(tmp_path: Path) -> None:
 
 
 def test_a_result_that_does_not_open_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxcompress.pruning import pruner
+    from onnxcompress.runtime import session
 
     def refuse(path: Path, **_: object) -> None:
         raise ModelError(f"{path}: ONNX Runtime cannot open it: because")
 
     save_model(network(), tmp_path / "m.onnx")
-    monkeypatch.setattr(pruner, "open_session", refuse)
+    monkeypatch.setattr(session, "open_session", refuse)
     with pytest.raises(ModelError, match="the pruned model does not load and was not written: ONNX Runtime"):
         prune_file(tmp_path / "m.onnx", tmp_path / "p.onnx", Options("2:4"))
     assert not (tmp_path / "p.onnx").exists()
