@@ -1,6 +1,6 @@
 """`python -m onnxcompress`."""
 
-from onnxcompress.cli import main
+from onnxcompress.cli import run
 
 if __name__ == "__main__":
-    main(prog_name="onnxcompress")
+    run()

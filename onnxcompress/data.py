@@ -7,8 +7,7 @@ and is never held in memory whole.
 from __future__ import annotations
 
 import itertools
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxcompress.errors import DataError
+from onnxcompress.errors import DataError, first_line
 from onnxcompress.functions import load_function
+from onnxcompress.npz import read_npz
 
 Array = np.ndarray[Any, Any]
 Feed = dict[str, Array]
@@ -86,13 +86,13 @@ def open_data(
         DataError: now, if a source cannot be found; while reading, if a feed does not fit the model.
     """
     if isinstance(data, (str, Path)):
-        sources = [_open_source(data, model, images)]
+        sources = [_open_source(data, model, images, labels)]
     elif isinstance(data, DataSet):
         sources = [data]
     elif callable(data):
         sources = [DataSet(data, getattr(data, "__name__", "data"))]
     elif isinstance(data, Sequence) and data and all(isinstance(part, (str, Path)) for part in data):
-        sources = [_open_source(part, model, images) for part in data]
+        sources = [_open_source(part, model, images, labels) for part in data]
     elif isinstance(data, Iterator):
         raise DataError("data is an iterator, which can be walked once only; give a list or a function")
     else:
@@ -180,15 +180,16 @@ def _fit(array: Array, name: str, dtype: np.dtype[Any], dims: tuple[int | None, 
     return array
 
 
-def _open_source(source: str | Path, model: ir.Model, images: ImageOptions | None) -> DataSet:
+def _open_source(source: str | Path, model: ir.Model, images: ImageOptions | None, labels: Sequence[str]) -> DataSet:
     text = str(source)
     path = Path(source)
+    wanted = {*_input_types(model), *labels}
     if path.is_dir():
-        return _open_folder(path, model, images or ImageOptions())
+        return _open_folder(path, model, images or ImageOptions(), wanted)
     if path.suffix == ".npz":
         if not path.is_file():
             raise DataError(f"{path}: no such file")
-        return DataSet(lambda: [_read_npz(path)], path.name)
+        return DataSet(lambda: [read_npz(path, wanted)], path.name)
     if ":" in text:
         try:
             return DataSet(_called(load_function(text), text), text)
@@ -203,16 +204,16 @@ def _called(function: Callable[[], Iterable[Feed]], name: str) -> Callable[[], I
             yield from function()
         except DataError:
             raise
-        except Exception as error:
-            raise DataError(f"{name} failed: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise DataError(f"{name} failed: {type(error).__name__}: {first_line(error)}") from error
 
     return make
 
 
-def _open_folder(path: Path, model: ir.Model, images: ImageOptions) -> DataSet:
+def _open_folder(path: Path, model: ir.Model, images: ImageOptions, wanted: Set[str]) -> DataSet:
     arrays = sorted(path.glob("*.npz"))
     if arrays:
-        return DataSet(lambda: (_read_npz(file) for file in arrays), path.name)
+        return DataSet(lambda: (read_npz(file, wanted) for file in arrays), path.name)
     pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
     if not pictures:
         raise DataError(f"{path}: holds neither .npz files nor images")
@@ -220,11 +221,3 @@ def _open_folder(path: Path, model: ir.Model, images: ImageOptions) -> DataSet:
 
     reader = ImageReader(_input_types(model), images)
     return DataSet(lambda: (reader.read(file) for file in pictures), path.name)
-
-
-def _read_npz(path: Path) -> Feed:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a readable .npz ({error})") from error

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,13 +15,23 @@ from onnxcompress.data import Feed
 from onnxcompress.environment import environment_record
 from onnxcompress.errors import ModelError
 from onnxcompress.evaluation import Score
+from onnxcompress.files import staging, write_text
 from onnxcompress.inspection import inspect
 from onnxcompress.interrupts import Interrupts
-from onnxcompress.model_io import check_folder, digest, external_tensors, file_bytes, load_model, save_model
+from onnxcompress.lineage import mark
+from onnxcompress.model_io import (
+    check_output,
+    digest,
+    external_tensors,
+    file_bytes,
+    load_model,
+    publish_model,
+    save_model,
+)
 from onnxcompress.passes.lower import native_nodes, replaced_nodes
 from onnxcompress.passes.quantize import Decision
 from onnxcompress.recipe import Recipe, to_toml
-from onnxcompress.report import Measured, NodeReport, Result, write_report, write_text
+from onnxcompress.report import Measured, NodeReport, Result, write_report
 from onnxcompress.runtime.benchmark import Latency, pace, race, run_seconds
 from onnxcompress.runtime.session import open_session
 from onnxcompress.search import Search
@@ -62,8 +71,8 @@ class Delivery:
         """
         best = self.search.best
         try:
-            with tempfile.TemporaryDirectory(prefix=".onnxcompress-", dir=output.parent) as folder:
-                written = Path(folder) / output.name
+            with staging(output) as folder:
+                written = folder / output.name
                 latencies: list[Latency] = []
                 if best is not None and best.recipe.mode != "original":
                     _save(best, written, shown=output)
@@ -77,7 +86,7 @@ class Delivery:
                 result = self._result(best, output, written, latencies)
                 recipe = to_toml(best.recipe if best is not None else self._unchanged())
                 with self.interrupts.held():
-                    _publish(written, output)
+                    publish_model(written, output)
                     write_text(f"{output}.recipe.toml", recipe)
                     if report is not None:
                         write_report(result, report)
@@ -196,24 +205,17 @@ def measure(path: Path, *, shown: str | Path, feed: Feed) -> Measured:
     return Measured(str(shown), file_bytes(path), found.parameters, macs, digest(path), None, None)
 
 
-def check_paths(source: Path, output: Path, report: Path | None) -> None:
+def check_paths(source: Path, output: Path, report: Path | None, in_place: bool) -> None:
     """Refuse paths that cannot be written, or that would write over the original, before any work is done.
 
     Raises:
         ModelError: a folder is missing or cannot be written; a path is a folder; a file would be overwritten that
             is read.
     """
-    beside = [output, Path(f"{output}.data"), Path(f"{output}.recipe.toml")]
-    for path in [*beside, *([report] if report is not None else [])]:
-        check_folder(path)
-        if not os.access(path.parent, os.W_OK):
-            raise ModelError(f"{path.parent}: cannot be written to")
-        if path.is_dir():
-            raise ModelError(f"{path}: is a folder; give the path of a file")
-    read = [source, *{Path(tensor.path) for tensor in external_tensors(load_model(source))}]
-    for path in [*beside, *([report] if report is not None else [])]:
-        if any(path.exists() and path.samefile(other) for other in read):
-            raise ModelError(f"{path}: is the original model, or its data; give another path")
+    check_output(source, output, in_place=in_place)
+    beside = [output, Path(f"{output}.recipe.toml")]
+    for path in [*beside[1:], *([report] if report is not None else [])]:
+        check_output(source, path)
     if report is not None and report.resolve() in {path.resolve() for path in beside}:
         raise ModelError(f"{report}: the report would overwrite the model; give another path")
 
@@ -224,9 +226,7 @@ def _with(measured: Measured, latency: Latency, score: Score) -> Measured:
 
 
 def _save(best: Candidate, path: Path, shown: Path) -> None:
-    best.model.metadata_props["onnxcompress.recipe"] = best.recipe.digest()
-    best.model.metadata_props["onnxcompress.source"] = best.recipe.source
-    best.model.metadata_props["onnxcompress.version"] = environment_record()["onnxcompress"]
+    mark(best.model, best.recipe)
     try:
         save_model(best.model, path)
     except ModelError as error:  # its message names the temporary file
@@ -235,18 +235,8 @@ def _save(best: Candidate, path: Path, shown: Path) -> None:
 
 def _copy_model(source: Path, target: Path) -> None:
     """Copy a model; one with external data is written anew, so that its data bears the new name."""
-    for leftover in (target, Path(f"{target}.data")):
-        leftover.unlink(missing_ok=True)
     model = load_model(source)
     if any(True for _ in external_tensors(model)):
         save_model(model, target, external_data=True)
     else:
         shutil.copyfile(source, target)
-
-
-def _publish(written: Path, output: Path) -> None:
-    """Move the finished file, and its external data, to where they belong."""
-    data = Path(f"{written}.data")
-    if data.exists():
-        os.replace(data, f"{output}.data")
-    os.replace(written, output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import onnx_ir as ir
@@ -13,7 +14,7 @@ from onnxcompress.calibration.collect import Sources
 from onnxcompress.data import ImageOptions
 from onnxcompress.evaluation import EvaluateFunction, Metric
 from onnxcompress.exporting.framework import import_torch
-from onnxcompress.model_io import Source, check_folder, file_bytes, save_model
+from onnxcompress.model_io import Source, check_output, file_bytes, save_model
 from onnxcompress.progress import Progress, silent
 from onnxcompress.runtime.session import opening
 
@@ -230,6 +231,7 @@ def distill_file(
     target: str | os.PathLike[str],
     *,
     data: Sequence[str],
+    in_place: bool = False,
     progress: Progress = silent,
     **options: Any,
 ) -> Summary | None:
@@ -239,9 +241,12 @@ def distill_file(
         None in processes of torchrun other than the first, which write nothing.
 
     Raises:
-        as `distill`; ModelError also where the result does not open, or cannot be written.
+        as `distill`; ModelError also where the target is the teacher, or the student and not `in_place`,
+            or the result does not open or cannot be written.
     """
-    check_folder(target)
+    if Path(student).is_file():
+        check_output(student, target, in_place=in_place)
+    check_output(teacher, target)
     found = distill(student, teacher, list(data), progress=progress, **options)
     if int(os.environ.get("RANK", "0")) > 0:
         return None

@@ -115,8 +115,7 @@ class Agreement:
         Raises:
             EvaluationError: no float outputs, or no feeds.
         """
-        opset = model.graph.opset_imports.get("", 1)
-        self._metrics = {v.name or "": _metric_of(v, metric, opset) for v in model.graph.outputs if _is_float(v)}
+        self._metrics = output_metrics(model, metric)
         if not self._metrics:
             raise EvaluationError("the model has no float outputs to compare; give --eval")
         self._session: ort.InferenceSession | None = original
@@ -179,6 +178,12 @@ class Agreement:
             self._session = None  # and its memory
         if not self._digests:
             raise EvaluationError(f"{self._feeds.name}: no feeds to measure on")
+
+
+def output_metrics(model: ir.Model, metric: Metric = "auto") -> dict[str, str]:
+    """What agreement is measured by, cosine, top1 or snr, for each float output of a model, as in `Agreement`."""
+    opset = model.graph.opset_imports.get("", 1)
+    return {value.name or "": _metric_of(value, metric, opset) for value in model.graph.outputs if _is_float(value)}
 
 
 def agreement(wanted: Array, found: Array, metric: str) -> float:

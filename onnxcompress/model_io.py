@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +18,15 @@ import onnx
 import onnx_ir as ir
 
 from onnxcompress.errors import ModelError, first_line
+from onnxcompress.files import check_folder, publish, same_file, staging
+from onnxcompress.soundness import check_proto
+from onnxcompress.soundness.nodes import all_graphs
 
 EXTERNAL_DATA_THRESHOLD = 1 << 30
 """Models whose tensors hold more bytes than this are written with external data (protobuf ends at 2 GB)."""
+
+DIGEST_DIGITS = 8
+"""Of the SHA-256 of external data, in its name."""
 
 STREAMED_THRESHOLD = 1 << 28
 """The same for models with tensors outside memory: one file would need them in memory twice, as protobuf and
@@ -29,29 +36,49 @@ Source = str | os.PathLike[str] | ir.Model
 
 
 def load_model(source: Source) -> ir.Model:
-    """Read a model. External data stays on disk until a tensor is looked at.
+    """Read a model and check that it is sound. External data stays on disk until a tensor is looked at.
 
     Args:
         source: a path, or a model, which is given back as it is.
 
     Raises:
-        ModelError: no such file, not an ONNX model, or its external data is missing.
+        ModelError: no such file, not an ONNX model, or not a sound one (see `onnxcompress.soundness`).
     """
     if isinstance(source, ir.Model):
         return source
-    path = Path(source)
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file")
+    path = check_file(source)
     try:
-        model = ir.load(path)
-    except Exception as error:  # the protobuf and serde layers raise many kinds
+        proto = onnx.load(path, load_external_data=False)
+    except Exception as error:  # the protobuf and text layers raise many kinds
         raise ModelError(f"{path}: not a readable ONNX model ({first_line(error)})") from error
-    if not model.graph.outputs:
-        raise ModelError(f"{path}: not an ONNX model (its graph has no outputs)")
-    for tensor in external_tensors(model):
-        if not Path(tensor.path).is_file():
-            raise ModelError(f"{path}: its external data {tensor.location} is missing from {path.parent}")
+    try:
+        ordered = check_proto(proto, path.parent)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not a sound ONNX model: {first_line(error)}") from error
+    try:
+        model = ir.from_proto(proto)
+        ir.external_data.set_base_dir(model.graph, path.parent)
+        if not ordered:
+            for graph in model.graphs():
+                graph.sort()
+    except Exception as error:
+        raise ModelError(f"{path}: not a readable ONNX model ({first_line(error)})") from error
     return model
+
+
+def check_file(path: str | os.PathLike[str]) -> Path:
+    """The path of a model, if there is a plain file.
+
+    Raises:
+        ModelError: there is none.
+    """
+    try:
+        found = Path(path)
+        if found.is_file():
+            return found
+        raise ModelError(f"{path}: {'not a plain file' if found.exists() else 'no such file'}")
+    except (OSError, ValueError) as error:  # too long a name, or a NUL in it
+        raise ModelError(f"{os.fspath(path)!r:.200}: not the name of a file") from error
 
 
 def clone_model(source: Source) -> ir.Model:
@@ -59,15 +86,23 @@ def clone_model(source: Source) -> ir.Model:
     return source.clone() if isinstance(source, ir.Model) else load_model(source)
 
 
-def check_folder(path: str | os.PathLike[str]) -> None:
-    """Refuse a path to write to whose folder is not there: before any work is done for it.
+def check_output(source: Source, output: str | os.PathLike[str], *, in_place: bool = False) -> None:
+    """Refuse a place to write to before any work is done for it.
+
+    Args:
+        source: what is read; its file and its external data are written over only `in_place`, the file alone then.
 
     Raises:
-        ModelError: no such folder.
+        ModelError: the folder is missing or closed, or the output is a folder, or what is read.
     """
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise ModelError(f"{folder}: no such folder; make it first")
+    check_folder(output)
+    if isinstance(source, ir.Model):
+        return
+    if same_file(source, output) and not in_place:
+        raise ModelError(f"{output}: is the original model; give another path, or --in-place to replace it")
+    for file in external_files(source):
+        if same_file(file, output):
+            raise ModelError(f"{output}: holds the original model's data; give another path")
 
 
 def save_model(
@@ -77,13 +112,16 @@ def save_model(
     external_data: bool | None = None,
     verify: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write a model whole: into a temporary file beside `path`, then renamed.
+    """Write a model whole: into a temporary folder beside `path`, then renamed.
+
+    External data goes to `<name>.<digest>.data` beside the model, a name of its own for each content: whatever
+    happens, the model under `path` is the old one with its data or the new one with its data.
 
     Args:
         model: unchanged by the call.
         path: where to write; missing folders are an error.
-        external_data: tensors into `<name>.data` beside the model; None: when they exceed 1 GB, or 256 MB where
-            some are not in memory (external, or made when they are looked at).
+        external_data: tensors outside the model's file; None: when they exceed 1 GB, or 256 MB where some are not in
+            memory (external, or made when they are looked at).
         verify: called with the written file before it gets its name; where it raises, nothing is left.
 
     Raises:
@@ -94,21 +132,36 @@ def save_model(
     if external_data is None:
         limit = STREAMED_THRESHOLD if _is_streamed(model) else EXTERNAL_DATA_THRESHOLD
         external_data = initializer_bytes(model) > limit
-    # The temporary folder lies beside the target, so that the renames stay within one file system.
     try:
-        with tempfile.TemporaryDirectory(prefix=".onnxcompress-", dir=path.parent) as folder:
-            written = Path(folder) / path.name
+        with staging(path) as folder:
+            written = folder / path.name
             if external_data:
-                ir.save(model, written, external_data=f"{path.name}.data", callback=_Release())
+                _write_external(model, written)
             else:
                 onnx.save(_to_proto(_with_internal_data(model)), written, format="protobuf")
             if verify is not None:
                 verify(written)
-            if external_data:
-                os.replace(f"{written}.data", f"{path}.data")
-            os.replace(written, path)
+            publish_model(written, path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def publish_model(written: Path, target: Path) -> None:
+    """Move a finished model to its name: its external data first, so that the model's own rename is what counts.
+
+    Data that only an earlier model of that name used, and that `save_model` wrote, goes at the end.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    kept = set()
+    for data in external_files(written):
+        publish(data, target.parent / data.name)
+        kept.add(data.name)
+    publish(written, target)
+    for data in _data_files(target):
+        if data.name not in kept:
+            data.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -141,23 +194,52 @@ def initializer_bytes(model: ir.Model) -> int:
     )
 
 
+def external_files(path: str | os.PathLike[str]) -> list[Path]:
+    """The files of external data that a model names, in order of their names.
+
+    Raises:
+        ModelError: as `load_model`.
+    """
+    return sorted({Path(tensor.path) for tensor in external_tensors(load_model(path))})
+
+
 def file_bytes(path: str | os.PathLike[str]) -> int:
     """Bytes on disk of a model file and of the external data files it names."""
-    path = Path(path)
-    others = {Path(tensor.path).resolve() for tensor in external_tensors(ir.load(path))}
-    return path.stat().st_size + sum(other.stat().st_size for other in others)
+    return Path(path).stat().st_size + sum(file.stat().st_size for file in external_files(path))
 
 
 def digest(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a model file and, in name order, of its external data."""
-    path = Path(path)
     total = hashlib.sha256()
-    others = sorted({Path(tensor.path).resolve() for tensor in external_tensors(ir.load(path))})
-    for file in [path, *others]:
+    for file in [Path(path), *external_files(path)]:
         with open(file, "rb") as stream:
             while chunk := stream.read(1 << 20):
                 total.update(chunk)
     return total.hexdigest()
+
+
+def _write_external(model: ir.Model, path: Path) -> None:
+    """Write a model with its tensors in `<name>.<digest>.data`: as another name first, which is not known before."""
+    unnamed = path.with_name(f"{path.name}.data")
+    ir.save(model, path, external_data=unnamed.name, callback=_Release())
+    if not unnamed.exists():
+        return
+    with open(unnamed, "rb") as stream:
+        named = path.with_name(f"{path.name}.{hashlib.file_digest(stream, 'sha256').hexdigest()[:DIGEST_DIGITS]}.data")
+    proto = onnx.load(path, load_external_data=False)
+    for graph in all_graphs(proto):
+        for tensor in graph.initializer if isinstance(graph, onnx.GraphProto) else ():
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = named.name
+    os.replace(unnamed, named)
+    onnx.save(_told_once(proto), path, format="protobuf")
+
+
+def _data_files(path: Path) -> list[Path]:
+    """Files of external data that `save_model` wrote for a model of that name."""
+    pattern = re.compile(re.escape(path.name) + rf"\.[0-9a-f]{{{DIGEST_DIGITS}}}\.data")
+    return [file for file in path.parent.iterdir() if pattern.fullmatch(file.name)]
 
 
 class _Release:
@@ -187,8 +269,11 @@ def _with_internal_data(model: ir.Model) -> ir.Model:
 
 
 def _to_proto(model: ir.Model) -> onnx.ModelProto:
-    """The model as protobuf, without what it would say twice: an initializer tells its own type and shape."""
-    proto = ir.to_proto(model)
+    return _told_once(ir.to_proto(model))
+
+
+def _told_once(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without what it would say twice: an initializer tells its own type and shape."""
     told = {tensor.name for tensor in proto.graph.initializer}
     kept = [info for info in proto.graph.value_info if info.name not in told]
     del proto.graph.value_info[:]

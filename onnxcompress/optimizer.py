@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxcompress.errors import ModelError
-from onnxcompress.model_io import Source, clone_model, file_bytes, save_model
+from onnxcompress.model_io import Source, check_output, clone_model, file_bytes, save_model
 from onnxcompress.passes.fuse import FUSE, FUSE_PORTABLE
 from onnxcompress.passes.simplify import (
     PREPARE,
@@ -27,6 +27,7 @@ from onnxcompress.passes.simplify import (
 from onnxcompress.passes.simplify.inference import recorded_shapes
 from onnxcompress.passes.simplify.opset import NEWEST, OLDEST
 from onnxcompress.progress import Progress, silent
+from onnxcompress.runtime.session import OPENED_BYTES, opening
 
 DEFAULT_OPSET = 21
 MOST_ROUNDS = 8
@@ -117,6 +118,7 @@ def optimize_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
+    in_place: bool = False,
     portable: bool = False,
     opset: int | None = None,
     fixed_shapes: Mapping[str, Sequence[int]] | None = None,
@@ -125,14 +127,15 @@ def optimize_file(
     """`optimize` from file to file.
 
     Raises:
-        ModelError: as `optimize`; or the target cannot be written.
+        ModelError: as `optimize`; or the target cannot be written, or is the source and not `in_place`.
     """
+    check_output(source, target, in_place=in_place)
     log = Log()
     options: dict[str, Any] = {"portable": portable, "opset": opset, "fixed_shapes": fixed_shapes}
     before, size = clone_model(source), file_bytes(source)
     nodes = count_nodes(before)
     result = optimize(before, progress=progress, log=log, **options)
-    save_model(result, target)
+    save_model(result, target, verify=None if size > OPENED_BYTES else opening("optimized", source=source))
     return Summary(nodes, count_nodes(result), size, file_bytes(target), dict(log.applied), log.notes)
 
 

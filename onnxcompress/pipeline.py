@@ -24,11 +24,12 @@ from onnxcompress.environment import instruction_sets
 from onnxcompress.errors import CompressError, DataError, ModelError
 from onnxcompress.evaluation import Agreement, EvaluateFunction, Evaluator, Metric, UserEvaluator
 from onnxcompress.interrupts import Interrupts
+from onnxcompress.lineage import find_recipe
 from onnxcompress.model_io import Source, load_model, saved_model
 from onnxcompress.passes.quantize.detect import quantized_operators
 from onnxcompress.progress import Progress, silent
 from onnxcompress.pruning.options import Pattern
-from onnxcompress.recipe import Recipe, build, read_recipe
+from onnxcompress.recipe import Recipe, build
 from onnxcompress.report import Result
 from onnxcompress.resume import Resume
 from onnxcompress.runtime.benchmark import run_seconds
@@ -66,6 +67,7 @@ def compress(
     report: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
     exclude: Sequence[str] = (),
+    in_place: bool = False,
     images: ImageOptions | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -86,10 +88,11 @@ def compress(
         portable: standard operators only.
         pattern: prune too (see `prune`), and distil the result from the original; it needs torch.
         sparsity, macs: as for `prune`; None: several are tried.
-        recipe: replay this recipe instead of searching; `portable` and `exclude` are the recipe's then.
+        recipe: replay this recipe, or that of a model which `compress` wrote; `portable` and `exclude` are its own.
         report: where report.json goes.
         resume: a folder that keeps scores, so that an interrupted run goes on.
         exclude: names of nodes that stay float.
+        in_place: `output` may be the model's own path; the original stays there until its successor is verified.
         seed: of the order of the data in distillation.
         progress: called with what is going on.
 
@@ -103,13 +106,11 @@ def compress(
         KeyboardInterrupt: Ctrl-C before there was anything to write, or a second time; nothing is written.
     """
     wanted = levels(pattern, sparsity, macs, seed)
-    if recipe is not None and (portable or exclude or wanted):
-        raise CompressError("a recipe says what is excluded, portable and pruned: leave those arguments away")
+    replayed = _replayed(recipe, bool(portable or exclude or wanted))
     spending = Budget(math.inf if budget is None else budget)
-    replayed = None if recipe is None else read_recipe(recipe)
     with Interrupts.handled() as interrupts, saved_model(model) as path:
         loaded = load_model(path)
-        check_paths(path, Path(output), None if report is None else Path(report))
+        check_paths(path, Path(output), None if report is None else Path(report), in_place)
         feeds = open_data(data, loaded, images=images)
         bench = _open(path, loaded, feeds, evaluate, metric, PROVIDERS[target], threads, max_drop, spending, progress)
         bench.scored = Resume.open(resume).score
@@ -127,6 +128,15 @@ def compress(
         tuning = Tuning(path, bench.data, evaluate, metric, None if resume is None else Path(resume), progress)
         found = _find(Slimming(Search(bench, base), tuning), loaded, wanted, replayed, interrupts)
         return Delivery(found, path, original, interrupts, replayed is not None).deliver(Path(output), report)
+
+
+def _replayed(recipe: str | os.PathLike[str] | None, told: bool) -> Recipe | None:
+    """The recipe to replay, if one is given; what it says itself cannot be told beside it."""
+    if recipe is None:
+        return None
+    if told:
+        raise CompressError("a recipe says what is excluded, portable and pruned: leave those arguments away")
+    return find_recipe(recipe)
 
 
 def _open(

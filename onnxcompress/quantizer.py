@@ -16,7 +16,7 @@ from onnxcompress.data import DataSet, ImageOptions, open_data
 from onnxcompress.errors import CalibrationError, ModelError
 from onnxcompress.model_io import (
     Source,
-    check_folder,
+    check_output,
     clone_model,
     file_bytes,
     initializer_bytes,
@@ -35,16 +35,13 @@ from onnxcompress.quantization_names import matching
 from onnxcompress.quantization_options import Mode, Options
 from onnxcompress.quantization_static import RangeSource, explained, wide_tensors, with_ranges
 from onnxcompress.recipe import Recipe, finish, insert, lower, make_plan, prepare
-from onnxcompress.runtime.session import opening
+from onnxcompress.runtime.session import OPENED_BYTES, opening
 from onnxcompress.solvers.gptq import gptq_blocks
 
 DEFAULT_METHOD = "mse"
 
 PER_CHANNEL_OPSET = 13
 """The first opset whose DequantizeLinear takes a scale per channel."""
-
-OPENED_BYTES = 2 << 30
-"""Models with more weights than this are written without being opened: they might not fit in memory."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +146,7 @@ def quantize_file(
     target: str | os.PathLike[str],
     options: Options,
     *,
+    in_place: bool = False,
     data: Sequence[str] = (),
     images: ImageOptions | None = None,
     ranges: str | os.PathLike[str] | None = None,
@@ -157,10 +155,11 @@ def quantize_file(
     """`quantize` from file to file. The result is opened in ONNX Runtime before it appears under its name.
 
     Raises:
-        as `quantize`; ModelError also where the result does not open, or cannot be written.
+        as `quantize`; ModelError also where the target is the source and not `in_place`,
+            or the result does not open or cannot be written.
     """
     options.check_sources(data=bool(data), ranges=ranges is not None)
-    check_folder(target)
+    check_output(source, target, in_place=in_place)
     model = load_model(source)
     before, held = file_bytes(source), initializer_bytes(model)
     feeds = open_data(data, model, images=images) if data else None

@@ -14,13 +14,13 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxcompress.errors import CompressError, ModelError
+from onnxcompress.errors import CompressError, ModelError, first_line
+from onnxcompress.files import read_text
 from onnxcompress.model_io import Source, clone_model
 from onnxcompress.optimizer import MOST_ROUNDS, optimize
 from onnxcompress.passes.lower import FoldFocus, FuseIntegerLinear, FuseSiLU, KeepBiasSum, KeepResidualSum, LowerNative
@@ -40,6 +40,9 @@ from onnxcompress.passes.simplify import DropShapes, InferShapes
 from onnxcompress.slim import Slim
 
 SCHEMA = 1
+
+MOST_RECIPE = 1 << 26
+"""Bytes of the longest recipe."""
 
 SIGNED_OPSET = 20
 """The opset of models with signed activations (unless theirs is later): from 21 on, ONNX Runtime 1.31 sets
@@ -254,12 +257,19 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     Raises:
         CompressError: no such file, not TOML, another schema, or a key that no recipe has.
     """
+    return parse_recipe(read_text(path, kind="a recipe", most=MOST_RECIPE), str(path))
+
+
+def parse_recipe(text: str, path: str) -> Recipe:
+    """The recipe of a TOML text that came from `path`.
+
+    Raises:
+        CompressError: as `read_recipe`.
+    """
     try:
-        document = tomllib.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise CompressError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CompressError(f"{path}: not a recipe ({error})") from error
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is no TOMLDecodeError
+        raise CompressError(f"{path}: not a recipe ({first_line(error)})") from error
     if document.pop("schema", None) != SCHEMA:
         raise CompressError(f"{path}: not a recipe of schema {SCHEMA}; make it again with this version")
     known = {f.name for f in dataclasses.fields(Recipe)}

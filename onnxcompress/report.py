@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from onnxcompress.errors import ModelError
+from onnxcompress.files import write_text
 
 SCHEMA = 1
 
@@ -111,29 +109,6 @@ class Result:
             "recipe": self.recipe,
             "environment": self.environment,
         }
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file whole, or not at all.
-
-    Raises:
-        ModelError: it cannot be written.
-    """
-    path = Path(path)
-    written = ""
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=".onnxcompress-", delete=False
-        ) as stream:
-            written = stream.name
-            stream.write(text)
-        os.chmod(written, 0o644)
-        os.replace(written, path)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        if written:
-            Path(written).unlink(missing_ok=True)
 
 
 def write_report(result: Result, path: str | os.PathLike[str]) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from onnxcompress.errors import CompressError
 from onnxcompress.evaluation import Score
+from onnxcompress.files import read_text, write_text
 from onnxcompress.recipe import Recipe
-from onnxcompress.report import write_text
 
 
 @dataclass
@@ -33,12 +33,12 @@ class Resume:
         file = Path(folder) / "scores.json"
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
-            document = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+            document = json.loads(read_text(file)) if file.is_file() else {}
             scores = {
                 evaluation: {recipe: (float(value), str(name)) for recipe, (value, name) in found.items()}
                 for evaluation, found in document.items()
             }
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (CompressError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise CompressError(f"--resume {folder}: cannot be used ({error}); give an empty folder") from error
         return cls(file, scores)
 

@@ -18,12 +18,12 @@ from onnxcompress.distiller import Distilled, distill
 from onnxcompress.errors import CompressError
 from onnxcompress.evaluation import EvaluateFunction, Metric
 from onnxcompress.exporting.framework import import_torch
+from onnxcompress.files import read_text, write_text
 from onnxcompress.model_io import Source
 from onnxcompress.passes.prune import GRIDS
 from onnxcompress.progress import Progress, silent
 from onnxcompress.pruning.options import Pattern
 from onnxcompress.pruning.pruner import prune
-from onnxcompress.report import write_text
 from onnxcompress.search import MARGIN, Search
 from onnxcompress.slim import Slim
 
@@ -130,8 +130,8 @@ class Tuning:
         if folder is None or not (folder / STEPS_FILE).is_file():
             return None
         try:
-            return int((folder / STEPS_FILE).read_text("utf-8"))
-        except (OSError, ValueError) as error:
+            return int(read_text(folder / STEPS_FILE, most=100))
+        except (CompressError, ValueError) as error:
             raise CompressError(f"--resume {folder}: {STEPS_FILE} cannot be read; give an empty folder") from error
 
     def remember(self, slim: Slim) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from onnxcompress.errors import ModelError
-from onnxcompress.report import Measured, NodeReport, Result, write_report, write_text
+from onnxcompress.files import write_text
+from onnxcompress.report import Measured, NodeReport, Result, write_report
 
 LATENCY = {"threads": 1, "rounds": 3, "runs": 4, "median_ms": 2.0, "least_ms": 1.0}
 MEASURED = Measured("m.onnx", 100, 10, None, "ab", LATENCY, {"name": "top1 of y", "value": 1.0})

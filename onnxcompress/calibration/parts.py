@@ -8,10 +8,10 @@ from pathlib import Path
 
 from onnxcompress.calibration.collect import calibrate
 from onnxcompress.calibration.observers import create_observer
-from onnxcompress.calibration.ranges import Ranges, require_folder
+from onnxcompress.calibration.ranges import Ranges
 from onnxcompress.data import ImageOptions, open_data
 from onnxcompress.errors import CalibrationError
-from onnxcompress.model_io import load_model
+from onnxcompress.model_io import check_output, load_model
 from onnxcompress.progress import Progress, silent
 
 
@@ -36,7 +36,7 @@ def calibrate_parts(
         CalibrationError: as for `calibrate` and `Ranges.merge`; a file to merge that is of another model.
         DataError, ModelError: as for `calibrate`.
     """
-    require_folder(output)
+    check_output(model, output)
     loaded = load_model(model)
     parts = [Ranges.load(path) for path in merge]
     create_observer(method, percentile)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +20,14 @@ from onnxcompress.calibration.observers import (
     Observer,
     create_observer,
 )
-from onnxcompress.errors import CalibrationError
+from onnxcompress.errors import CalibrationError, CompressError
+from onnxcompress.files import check_folder, read_text, write_text
 
 SCHEMA = 1
+
+MOST_BYTES = 1 << 30
+"""Of a file of ranges: one tensor's histogram takes some 20 KB."""
+
 FORMAT = "onnxcompress ranges"
 
 
@@ -135,10 +139,9 @@ class Ranges:
         """Write as JSON, whole or not at all.
 
         Raises:
-            CalibrationError: the folder is missing or cannot be written.
+            ModelError: the folder is missing or cannot be written.
         """
-        path = Path(path)
-        require_folder(path)
+        check_folder(path)
         document = {
             "format": FORMAT,
             "schema": SCHEMA,
@@ -149,13 +152,7 @@ class Ranges:
             "tensors": {name: observer.state() for name, observer in self.observers.items()},
             "left_out": dict(self.left_out),
         }
-        try:
-            with tempfile.TemporaryDirectory(prefix=".onnxcompress-", dir=path.parent) as folder:
-                written = Path(folder) / path.name
-                written.write_text(json.dumps(document, allow_nan=False), encoding="utf-8")
-                os.replace(written, path)
-        except OSError as error:
-            raise CalibrationError(f"{path}: cannot be written ({error.strerror or error})") from error
+        write_text(path, json.dumps(document, allow_nan=False))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Ranges:
@@ -166,9 +163,9 @@ class Ranges:
         """
         path = Path(path)
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise CalibrationError(f"{path}: cannot be read ({error.strerror or error})") from error
+            document = json.loads(read_text(path, kind="a file of ranges", most=MOST_BYTES))
+        except CompressError as error:
+            raise CalibrationError(str(error)) from error
         except (ValueError, RecursionError) as error:
             raise CalibrationError(f"{path}: not a file of ranges (not JSON)") from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -198,14 +195,3 @@ class Ranges:
     def method_text(self) -> str:
         """The method and its parameter, for messages."""
         return self.method if self.percentile is None else f"{self.method} {self.percentile:g}"
-
-
-def require_folder(path: str | os.PathLike[str]) -> None:
-    """Refuse a place that cannot be written, before long work.
-
-    Raises:
-        CalibrationError: the folder of `path` does not exist.
-    """
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise CalibrationError(f"{folder}: no such folder; make it first")

@@ -7,6 +7,7 @@ import importlib
 import click
 
 from onnxcompress import __version__
+from onnxcompress.cli.supervision import supervised
 
 COMMANDS = {
     "compress": "Make a model smaller and faster within an accuracy bound, and prove it.",
@@ -59,3 +60,8 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="onnxcompress")
 def main() -> None:
     """Make ONNX models smaller and faster within an accuracy bound, proved by numbers from this machine."""
+
+
+def run() -> None:
+    """The program `onnxcompress`: `main` in a process of its own, so that crashes of native code are told."""
+    supervised(lambda: main(prog_name="onnxcompress"))

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
+from onnxcompress.cli.unexpected import unexpected
 from onnxcompress.errors import CompressError
+from onnxcompress.functions import user_traceback
 
 if TYPE_CHECKING:
     from onnxcompress.data import ImageOptions
@@ -34,12 +36,12 @@ class Output:
     def say(self, text: str) -> None:
         """A line of the result, for people."""
         if not self.as_json:
-            click.echo(text)
+            click.echo(printable(text))
 
     def note(self, text: str, *, level: int = 0) -> None:
         """A remark on standard error; `level` 1 is shown with -v only, and -q hides all."""
         if self.verbosity >= level:
-            click.echo(text, err=True)
+            click.echo(printable(text), err=True)
 
     def document(self, value: Mapping[str, Any]) -> None:
         """The result as JSON, when it was asked for."""
@@ -76,6 +78,11 @@ class Output:
             bar.stop()
 
 
+def printable(text: str) -> str:
+    """Text in which names from a model cannot steer the terminal: control characters are shown as escapes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 def standard(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --json, -q, -v and --seed, hand them on as `out`, and turn errors into one line and exit code 1."""
 
@@ -88,18 +95,38 @@ def standard(function: Callable[..., Any]) -> Callable[..., Any]:
         out = Output(as_json, -1 if quiet else verbose, seed)
         try:
             return function(*args, out=out, **kwargs)
-        except CompressError as error:
+        except (CompressError, MemoryError, RecursionError) as error:
             if verbose > 1:
                 raise
-            click.echo(f"error: {error}", err=True)
+            _tell(error)
             sys.exit(1)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(130)
         except BrokenPipeError:
             sys.exit(0)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if verbose > 1:
+                raise
+            _tell(unexpected(error, kwargs))
+            sys.exit(1)
 
     return wrapper
+
+
+def _tell(error: BaseException) -> None:
+    """An error as one line, below what Python says of the user's own code where that raised it."""
+    theirs = user_traceback(error)
+    if theirs:
+        click.echo(f"raised in your code:\n{theirs.rstrip()}", err=True)
+    text = str(error) or type(error).__name__
+    if isinstance(error, MemoryError):
+        text = "memory ran out: the model or the data is too large for this machine, or malformed"
+    if isinstance(error, RecursionError):
+        text = "the model is nested too deeply"
+    click.echo(f"error: {printable(' '.join(text.split()))}", err=True)
 
 
 def model_argument(name: str = "model") -> Decorator:
@@ -110,6 +137,25 @@ def model_argument(name: str = "model") -> Decorator:
 output_option = click.option(
     "-o", "--output", required=True, type=click.Path(dir_okay=False), help="Where to write the model."
 )
+
+
+def replacing_output(source: str = "model") -> Decorator:
+    """-o, or --in-place for the path of the argument `source`; handed on as `output` and `in_place`."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Where to write the model.")
+        @click.option(
+            "--in-place", is_flag=True, help="Replace the model that is read, once the new one has been verified."
+        )
+        @functools.wraps(function)
+        def wrapper(*args: Any, output: str | None, in_place: bool, **kwargs: Any) -> Any:
+            if (output is None) != in_place:
+                raise click.UsageError("give either -o PATH or --in-place")
+            return function(*args, output=kwargs[source] if output is None else output, in_place=in_place, **kwargs)
+
+        return wrapper
+
+    return decorate
 
 
 class Shape(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on

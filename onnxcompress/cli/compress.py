@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxcompress.cli.common import Duration, Output, data_options, model_argument, output_option, standard
+from onnxcompress.cli.common import Duration, Output, data_options, model_argument, replacing_output, standard
 from onnxcompress.cli.table import show_result
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("compress")
 @model_argument()
-@output_option
+@replacing_output()
 @data_options(required=True)
 @click.option("--eval", "evaluate", metavar="FILE.py:FN", help="FN(run) -> score, higher is better.")
 @click.option("--max-drop", default=0.01, show_default=True, help="Share of the original's score that may be lost.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxcompress.cli.common import Duration, Output, data_options, output_option, standard
+from onnxcompress.cli.common import Duration, Output, data_options, replacing_output, standard
 
 if TYPE_CHECKING:
     from onnxcompress.data import ImageOptions
@@ -49,7 +49,7 @@ class Losses(click.ParamType):  # type: ignore[type-arg]
 @click.command("distill")
 @click.argument("student", metavar="STUDENT")
 @click.option("--teacher", required=True, type=click.Path(dir_okay=False), help="The model to learn from.")
-@output_option
+@replacing_output("student")
 @data_options(required=True)
 @click.option(
     "--loss", "losses", type=Losses(), show_default="chosen from the graph",

@@ -30,8 +30,9 @@ def command(
 ) -> None:
     """Cut the part of MODEL that computes the outputs from the inputs out as a model of its own."""
     from onnxcompress.extractor import extract, split_names
-    from onnxcompress.model_io import load_model, save_model
+    from onnxcompress.model_io import check_output, load_model, save_model
 
+    check_output(model, output)
     source = load_model(model)
     part = extract(
         source,

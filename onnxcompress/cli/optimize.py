@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from onnxcompress.cli.common import Output, Shape, model_argument, output_option, standard
+from onnxcompress.cli.common import Output, Shape, model_argument, replacing_output, standard
 
 
 @click.command("optimize")
 @model_argument()
-@output_option
+@replacing_output()
 @click.option("--portable", is_flag=True, help="Write standard ops only, none of ONNX Runtime's own.")
 @click.option("--opset", type=click.IntRange(7, 25), help="The opset to reach (21, or the model's own if later).")
 @click.option(
@@ -19,6 +19,7 @@ from onnxcompress.cli.common import Output, Shape, model_argument, output_option
 def command(
     model: str,
     output: str,
+    in_place: bool,
     portable: bool,
     opset: int | None,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
@@ -29,8 +30,9 @@ def command(
 
     with out.progress() as progress:
         result = optimize_file(
-            model, output, portable=portable, opset=opset, fixed_shapes=dict(shapes), progress=progress
-        )
+            model, output, in_place=in_place, portable=portable, opset=opset, fixed_shapes=dict(shapes),
+            progress=progress,
+        )  # fmt: skip
     out.document(result.as_dict())
     out.say(f"{'':8} {'before':>14} {'after':>14}")
     out.say(f"{'nodes':8} {result.nodes_before:14,} {result.nodes_after:14,}")

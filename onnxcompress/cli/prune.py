@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxcompress.cli.common import Output, data_options, model_argument, output_option, shape_option, standard
+from onnxcompress.cli.common import Output, data_options, model_argument, replacing_output, shape_option, standard
 
 if TYPE_CHECKING:
     from onnxcompress.data import ImageOptions
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command("prune")
 @model_argument()
-@output_option
+@replacing_output()
 @click.option(
     "--pattern", required=True,
     type=click.Choice(["channels", "block4x4", "block1x4", "block16x4", "2:4", "unstructured"]),
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 def command(
     model: str,
     output: str,
+    in_place: bool,
     data: tuple[str, ...],
     images: ImageOptions,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
@@ -65,7 +66,7 @@ def command(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     with out.progress() as progress:
-        summary = prune_file(model, output, options, data=data, images=images, progress=progress)
+        summary = prune_file(model, output, options, in_place=in_place, data=data, images=images, progress=progress)
     out.document(summary.as_dict())
     before, after = summary.before, summary.after
     out.say(f"{'':12}{'before':>16}{'after':>16}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxcompress.cli.common import Output, data_options, model_argument, output_option, standard
+from onnxcompress.cli.common import Output, data_options, model_argument, replacing_output, standard
 
 if TYPE_CHECKING:
     from onnxcompress.data import ImageOptions
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("quantize")
 @model_argument()
-@output_option
+@replacing_output()
 @click.option(
     "--mode", type=click.Choice(["static", "dynamic", "weight-only"]), default="static", show_default=True,
     help="Static: int8 with ranges known beforehand; dynamic: with ranges taken on every run; weight-only.",
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 def command(
     model: str,
     output: str,
+    in_place: bool,
     data: tuple[str, ...],
     images: ImageOptions,
     ranges: str | None,
@@ -64,7 +65,9 @@ def command(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     with out.progress() as progress:
-        summary = quantize_file(model, output, options, data=data, images=images, ranges=ranges, progress=progress)
+        summary = quantize_file(
+            model, output, options, in_place=in_place, data=data, images=images, ranges=ranges, progress=progress
+        )
     out.document(summary.as_dict())
     out.say(f"{'bytes before':16}{summary.bytes_before:>16,}")
     out.say(f"{'bytes after':16}{summary.bytes_after:>16,}")

@@ -14,7 +14,7 @@ from onnxcompress.calibration.collect import Sources
 from onnxcompress.data import DataSet, ImageOptions, open_data
 from onnxcompress.errors import ModelError
 from onnxcompress.inspection import inspect
-from onnxcompress.model_io import Source, check_folder, file_bytes, load_model, save_model
+from onnxcompress.model_io import Source, check_output, file_bytes, load_model, save_model
 from onnxcompress.optimizer import optimize
 from onnxcompress.passes.prune import Refusal
 from onnxcompress.passes.prune.channels import Group, explain
@@ -151,6 +151,7 @@ def prune_file(
     target: str | os.PathLike[str],
     options: Options,
     *,
+    in_place: bool = False,
     data: Sequence[str | Path] = (),
     images: ImageOptions | None = None,
     progress: Progress = silent,
@@ -158,10 +159,11 @@ def prune_file(
     """`prune` from file to file. The result is opened in ONNX Runtime before it appears under its name.
 
     Raises:
-        as `prune`; ModelError also where the result does not open, or cannot be written.
+        as `prune`; ModelError also where the target is the source and not `in_place`,
+            or the result does not open or cannot be written.
     """
     options.check_data(bool(data))
-    check_folder(target)
+    check_output(source, target, in_place=in_place)
     model = load_model(source)
     feeds = open_data(data, model, images=images) if data else None
     shapes = options.shapes or first_shapes(feeds)

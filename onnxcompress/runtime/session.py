@@ -14,7 +14,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxcompress.errors import DataError, ModelError, first_line
-from onnxcompress.model_io import Source, initializer_bytes, saved_model
+from onnxcompress.model_io import Source, initializer_bytes, load_model, saved_model
 from onnxcompress.runtime.library import register
 
 Feeds = Mapping[str, np.ndarray[Any, Any]]
@@ -22,18 +22,51 @@ Array = np.ndarray[Any, Any]
 
 IN_MEMORY_LIMIT = 1 << 30
 
+KNOWN_DOMAINS = ("", "ai.onnx.ml", "ai.onnx.preview.training", "com.microsoft", "com.microsoft.nchwc", "onnxcompress")
+"""Of ONNX Runtime and of this library."""
 
-def opening(what: str) -> Callable[[Path], None]:
-    """For `save_model`: refuses a written model that ONNX Runtime does not open; `what` names it in the message."""
+OPENED_BYTES = 2 << 30
+"""Models with more weights than this are written without being opened: they might not fit in memory."""
+
+
+def opening(what: str, *, source: Source | None = None) -> Callable[[Path], None]:
+    """For `save_model`: refuses a written model that ONNX Runtime does not open.
+
+    Args:
+        what: names it in the message.
+        source: where the model came from. A model for another runtime, with operators that ONNX Runtime does not
+            know or has no kernels for, is not refused; one that was broken before is told to be so.
+    """
 
     def verify(path: Path) -> None:
         try:
             open_session(path, threads=1)
         except ModelError as error:
+            if source is not None and not _is_for_this_runtime(source):
+                return
             reason = str(error).removeprefix(f"{path}: ")
             raise ModelError(f"the {what} model does not load and was not written: {reason}") from error
 
     return verify
+
+
+def _is_for_this_runtime(source: Source) -> bool:
+    """Whether ONNX Runtime opens a model.
+
+    Raises:
+        ModelError: it should, and does not.
+    """
+    try:
+        open_session(source, threads=1)
+    except ModelError as error:
+        model = load_model(source)
+        known = {*KNOWN_DOMAINS, *(function.domain for function in model.functions.values())}
+        if type(error.__cause__).__name__ == "NotImplemented" or any(
+            node.domain not in known for graph in model.graphs() for node in graph
+        ):
+            return False
+        raise
+    return True
 
 
 def open_session(

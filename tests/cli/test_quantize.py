@@ -97,7 +97,7 @@ def test_ranges_and_what_goes_with_data(model: Path, data: Path, tmp_path: Path)
 def test_usage_errors(model: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "q.onnx"
     assert_fails(run(model, "-o", out), "static quantization needs data to calibrate on, or ranges", 2)
-    assert_fails(run(model, "--data", data), "Missing option '-o'", 2)
+    assert_fails(run(model, "--data", data), "give either -o PATH or --in-place", 2)
     assert_fails(run(model, "-o", out, "--mode", "dynamic", "--data", data), "takes no data", 2)
     assert_fails(run(model, "-o", out, "--data", data, "--weights", "int4"), "weights is for weight-only", 2)
     assert_fails(run(model, "-o", out, "--data", data, "--activations", "s4"), "s4", 2)
@@ -117,7 +117,13 @@ def test_failures_are_one_line_and_write_nothing(model: Path, data: Path, tmp_pa
 def test_a_model_is_quantized_over_itself(model: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.onnx"
     save_model(ir.load(model), copy, external_data=True)
-    assert run(copy, "-o", copy, "--mode", "weight-only").exit_code == 0
+    before = copy.read_bytes()
+    assert_fails(run(copy, "-o", copy, "--mode", "weight-only"), "give another path, or --in-place to replace it")
+    assert copy.read_bytes() == before
+    assert_fails(run(copy, "-o", copy, "--in-place", "--mode", "weight-only"), "either -o PATH or --in-place", 2)
+    (old,) = tmp_path.glob("copy.onnx.*.data")
+    assert run(copy, "--in-place", "--mode", "weight-only").exit_code == 0
+    assert copy.read_bytes() != before and not old.exists()
     assert difference(model, copy) < 0.02
 
 

@@ -64,7 +64,7 @@ def test_models_with_tensors_outside_memory_are_saved_outside_earlier(
     model = load_model(tmp_path / "float.onnx")
     QuantizeWeights(8)(model)
     save_model(model, tmp_path / "quantized.onnx")
-    assert (tmp_path / "quantized.onnx.data").exists() == external
+    assert any(tmp_path.glob("quantized.onnx.*.data")) == external
 
 
 def test_second_quantization_of_a_lazy_weight_stays_lazy() -> None:
