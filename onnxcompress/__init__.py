@@ -22,6 +22,7 @@ _HOMES = {
     "prune": "pruning",
     "compress": "pipeline",
     "bench": "runtime",
+    "verify": "verification",
     "load": "runtime",
     "library_path": "runtime",
     "CompressError": "errors",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from onnxcompress.runtime import bench as bench
     from onnxcompress.runtime import library_path as library_path
     from onnxcompress.runtime import load as load
+    from onnxcompress.verification import verify as verify
 
 
 def __getattr__(name: str) -> Any:

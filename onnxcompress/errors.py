@@ -4,7 +4,14 @@ from __future__ import annotations
 
 
 class CompressError(Exception):
-    """Base of every error that onnxcompress raises on purpose; the CLI prints it and exits with 1."""
+    """Base of every error that onnxcompress raises on purpose; the CLI prints it and exits with 1.
+
+    Names from a model or an archive may hold anything: in the message, line breaks are blanks, and other control
+    characters are escapes.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(" ".join(message.splitlines()), kept=""))
 
 
 class ModelError(CompressError):
@@ -25,6 +32,17 @@ class EvaluationError(CompressError):
 
 class ExportError(CompressError):
     """A torch module could not be exported, or the exported model does not agree with it."""
+
+
+class SignatureError(CompressError):
+    """A model is not what was signed, or not by whom it should be; or it cannot be signed."""
+
+
+def printable(text: str, *, kept: str = "\n\t") -> str:
+    """Text that cannot steer a terminal: characters that do not print are shown as escapes, but for those kept."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
 
 
 def first_line(error: BaseException) -> str:

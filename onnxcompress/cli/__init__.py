@@ -21,6 +21,7 @@ COMMANDS = {
     "diff": "Compare two models: structure, and error layer by layer.",
     "extract": "Cut a subgraph out as a model.",
     "bench": "Time models in turn on this machine.",
+    "verify": "Check that a result does what its original does, and who signed it.",
     "demo": "Train, export and compress a small CNN: nothing to download.",
     "doctor": "Check this machine and this installation.",
 }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 
 from onnxcompress.cli.unexpected import unexpected
-from onnxcompress.errors import CompressError
+from onnxcompress.errors import CompressError, printable
 from onnxcompress.functions import user_traceback
 
 if TYPE_CHECKING:
@@ -76,11 +76,6 @@ class Output:
             yield report
         finally:
             bar.stop()
-
-
-def printable(text: str) -> str:
-    """Text in which names from a model cannot steer the terminal: control characters are shown as escapes."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def standard(function: Callable[..., Any]) -> Callable[..., Any]:

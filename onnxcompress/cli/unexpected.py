@@ -17,7 +17,7 @@ def unexpected(error: Exception, arguments: Mapping[str, Any]) -> CompressError:
         arguments: of the command; the models among them are looked at.
     """
     for path in _models(arguments):
-        broken = _verdict(path)
+        broken = verdict(path)
         if broken:
             return ModelError(f"{path}: not a valid ONNX model: {broken}")
     kind = f"{type(error).__name__}: {first_line(error)}"
@@ -32,7 +32,7 @@ def _models(arguments: Mapping[str, Any]) -> list[Path]:
     return [Path(value) for value in models if os.path.isfile(value)]
 
 
-def _verdict(path: Path) -> str:
+def verdict(path: Path) -> str:
     """What onnx's checker and ONNX Runtime have against a model; "" if they have nothing."""
     import onnx
 

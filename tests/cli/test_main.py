@@ -76,7 +76,7 @@ def test_unknown_option() -> None:
 
 def test_the_table_is_the_folder() -> None:
     folder = ROOT / "onnxcompress" / "cli"
-    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "common", "table"} == set(COMMANDS)
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "common", "supervision", "table", "unexpected"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -115,6 +115,8 @@ def test_a_missing_model_is_one_clear_line(name: str, tmp_path: Path, monkeypatc
         "distill": ["-o", "out", "--data", "feeds.py:feeds", "--teacher", "absent.onnx"],
         "extract": ["-o", "out", "--inputs", "a", "--outputs", "b"],
         "prune": ["-o", "out", "--pattern", "2:4"],
+        "sign": ["--private-key", "absent.pem"],
+        "verify": ["absent.onnx", "--data", "feeds.py:feeds"],
     }
     monkeypatch.chdir(tmp_path)
     Path("feeds.py").write_text("def feeds():\n    return []\n", "utf-8")
