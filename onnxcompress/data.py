@@ -7,6 +7,8 @@ and is never held in memory whole.
 from __future__ import annotations
 
 import itertools
+import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,9 @@ Feed = dict[str, Array]
 
 HELD_OUT_SHARE = 0.2
 HELD_OUT_LEAST = 16
+
+MOST_RANDOM_BYTES = 1 << 32
+"""Of an input that is filled with random numbers."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 
 
@@ -133,6 +138,8 @@ def random_feed(model: ir.Model, shapes: Mapping[str, Sequence[int]], seed: int 
         if any(d is None for d in shape):
             raise DataError(f"input {name!r} has dynamic dimensions {dims}: give them with --shape {name}=...")
         size = tuple(int(d) for d in shape if d is not None)
+        if math.prod(size) * dtype.itemsize > MOST_RANDOM_BYTES:
+            raise DataError(f"input {name!r} is {size}, more than {MOST_RANDOM_BYTES >> 30} GiB: give --data")
         if dtype.kind == "f":
             feed[name] = rng.standard_normal(size).astype(dtype)
         else:
@@ -184,10 +191,10 @@ def _open_source(source: str | Path, model: ir.Model, images: ImageOptions | Non
     text = str(source)
     path = Path(source)
     wanted = {*_input_types(model), *labels}
-    if path.is_dir():
+    if os.path.isdir(path):  # where the name is too long, Path.is_dir raises
         return _open_folder(path, model, images or ImageOptions(), wanted)
     if path.suffix == ".npz":
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise DataError(f"{path}: no such file")
         return DataSet(lambda: [read_npz(path, wanted)], path.name)
     if ":" in text:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import onnx_ir as ir
@@ -244,7 +243,7 @@ def distill_file(
         as `distill`; ModelError also where the target is the teacher, or the student and not `in_place`,
             or the result does not open or cannot be written.
     """
-    if Path(student).is_file():
+    if os.path.isfile(student):
         check_output(student, target, in_place=in_place)
     check_output(teacher, target)
     found = distill(student, teacher, list(data), progress=progress, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -54,7 +55,7 @@ def user_traceback(error: BaseException) -> str:
 
 
 def _load_file(path: Path) -> Any:
-    if not path.is_file():
+    if not os.path.isfile(path):  # where the name is too long, Path.is_file raises
         raise ValueError(f"{path}: no such file")
     path = path.resolve()
     if (path.parent / "__init__.py").is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from collections.abc import Set
 from pathlib import Path
@@ -27,7 +28,7 @@ def read_npz(path: Path, wanted: Set[str]) -> dict[str, Array]:
         DataError: no such file, not a zip of arrays, one that is wanted is not in it, pickled, cut off, or unpacks
             beyond measure.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"{path}: no such file")
     try:
         with zipfile.ZipFile(path) as archive:

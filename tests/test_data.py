@@ -151,6 +151,11 @@ class TestRandomFeed:
         with pytest.raises(DataError, match="give them with --shape x="):
             random_feed(model_of(X), {}, 0)
 
+    def test_sizes_without_measure(self) -> None:
+        for size in (2**62, 2**31):
+            with pytest.raises(DataError, match="more than 4 GiB: give --data"):
+                random_feed(model_of(f"float[{size}, 3] x"), {}, 0)
+
     def test_unknown_input(self) -> None:
         with pytest.raises(DataError, match="names 'z'"):
             random_feed(model_of(X), {"x": (1, 3), "z": (1,)}, 0)

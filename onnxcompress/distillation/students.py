@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import onnx_ir as ir
 import torch
@@ -25,7 +24,7 @@ def is_factory(student: Source) -> bool:
     """Is it PKG.MODULE:FACTORY or FILE.py:FACTORY, and no file of that name?"""
     if isinstance(student, (ir.Model, os.PathLike)):
         return False
-    return ":" in student and not Path(student).exists()
+    return ":" in student and not os.path.exists(student)
 
 
 def export_student(spec: str, teacher: ir.Model, feed: Feed, seed: int) -> ir.Model:

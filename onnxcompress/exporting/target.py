@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ def make_args(
 
 
 def _load_weights(module: torch.nn.Module, path: Path) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ExportError(f"{path}: no such file")
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_state(path)
     try:
