@@ -23,6 +23,7 @@ _HOMES = {
     "compress": "pipeline",
     "bench": "runtime",
     "verify": "verification",
+    "sign": "signing",
     "load": "runtime",
     "library_path": "runtime",
     "CompressError": "errors",
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from onnxcompress.runtime import bench as bench
     from onnxcompress.runtime import library_path as library_path
     from onnxcompress.runtime import load as load
+    from onnxcompress.signing import sign as sign
     from onnxcompress.verification import verify as verify
 
 

@@ -23,7 +23,6 @@ OPS_MAY_IMPORT = ("numpy", "onnx", "onnx_ir", "onnxcompress.ops", *sys.stdlib_mo
 PASSES_MAY_IMPORT = ("ml_dtypes", "onnxscript", "onnxcompress.passes", *OPS_MAY_IMPORT)
 TORCH_MAY_BE_IN = ("exporter.py", "exporting", "demonstration.py", "torch", "distillation")
 HEAVY = {"numpy", "ml_dtypes", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "torch", "rich", "PIL", "sklearn"}
-LATER_VERBS = {"verify", "sign"}
 LONGEST_FILE, LONGEST_FUNCTION = 400, 80
 
 
@@ -183,13 +182,13 @@ def test_every_command_but_the_helpers_is_a_function_too() -> None:
 
 def test_no_module_bears_the_name_of_a_verb() -> None:
     """`onnxcompress.bench` is a function: a module of that name would take its place once imported."""
-    verbs = {name for name in onnxcompress.__all__ if name.islower() and name.isalpha()} | set(COMMANDS) | LATER_VERBS
+    verbs = {name for name in onnxcompress.__all__ if name.islower() and name.isalpha()} | set(COMMANDS)
     modules = [path for path in sources(PACKAGE) if path.parent != PACKAGE / "cli"]
     names = {path.parent.name if path.name == "__init__.py" else path.stem for path in modules}
     assert "inspection" in names and "benching" in names
     assert not names & verbs
     assert not {path.name for path in PACKAGE.iterdir() if path.is_dir()} & verbs
-    for name in verbs - LATER_VERBS - {"demo", "doctor"}:
+    for name in verbs - {"demo", "doctor"}:
         assert not isinstance(getattr(importlib.import_module("onnxcompress"), name), type(importlib))
 
 

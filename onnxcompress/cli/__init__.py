@@ -22,6 +22,7 @@ COMMANDS = {
     "extract": "Cut a subgraph out as a model.",
     "bench": "Time models in turn on this machine.",
     "verify": "Check that a result does what its original does, and who signed it.",
+    "sign": "Sign a model and its external data, with a key, a certificate or Sigstore.",
     "demo": "Train, export and compress a small CNN: nothing to download.",
     "doctor": "Check this machine and this installation.",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import threading
 import weakref
 from pathlib import Path
 
@@ -34,22 +35,24 @@ def register(options: ort.SessionOptions) -> bool:
     path = library_path()
     if path is None:
         return False
-    if id(options) in _REGISTERED:
+    with _LOCK:  # ONNX Runtime opens no model on options that two threads have registered it on
+        if id(options) in _REGISTERED:
+            return True
+        try:
+            options.register_custom_ops_library(str(path))
+            library = _loaded(str(path))
+        except Exception as error:
+            raise ModelError(f"the library {path} does not load: {error}") from error
+        wanted = os.environ.get("ONNXCOMPRESS_ISA")
+        if wanted and not library.onnxcompress_has_instruction_set(wanted.encode()):
+            raise ModelError(f"ONNXCOMPRESS_ISA={wanted}: no kernels for it here; unset it, or see onnxcompress doctor")
+        _REGISTERED[id(options)] = None
+        weakref.finalize(options, _REGISTERED.pop, id(options), None)
         return True
-    try:
-        options.register_custom_ops_library(str(path))
-        library = _loaded(str(path))
-    except Exception as error:
-        raise ModelError(f"the library {path} does not load: {error}") from error
-    wanted = os.environ.get("ONNXCOMPRESS_ISA")
-    if wanted and not library.onnxcompress_has_instruction_set(wanted.encode()):
-        raise ModelError(f"ONNXCOMPRESS_ISA={wanted}: no kernels for it here; unset it, or see onnxcompress doctor")
-    _REGISTERED[id(options)] = None
-    weakref.finalize(options, _REGISTERED.pop, id(options), None)
-    return True
 
 
 _REGISTERED: dict[int, None] = {}
+_LOCK = threading.Lock()
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxcompress.errors import DataError, ModelError, first_line
-from onnxcompress.model_io import Source, initializer_bytes, load_model, saved_model
+from onnxcompress.model_io import Source, check_file, initializer_bytes, load_model, saved_model
 from onnxcompress.runtime.library import register
 
 Feeds = Mapping[str, np.ndarray[Any, Any]]
@@ -131,6 +131,8 @@ def load(
     *,
     sess_options: ort.SessionOptions | None = None,
     providers: Sequence[str] | None = None,
+    public_key: str | os.PathLike[str] | None = None,
+    signature: str | os.PathLike[str] | None = None,
 ) -> ort.InferenceSession:
     """Open a compressed (or any) model as a user's own session.
 
@@ -138,24 +140,43 @@ def load(
         path: the model file.
         sess_options: the caller's options; default ones when None.
         providers: execution providers; the CPU's when None.
+        public_key: PEM file; the model must be signed with its private key, or nothing of it reaches ONNX Runtime.
+        signature: where the signature is; `<path>.sig` when None.
 
     The library of native kernels is registered on the options, once. On a platform whose package carries none, the
     function bodies that ride in the model run in its place, and one warning says so.
 
+    With a key, a model without external data is read once, and the bytes that were checked are those that ONNX Runtime
+    gets. One with external data it opens itself, after the check: a file that was replaced or written to in between is
+    noticed then and the session refused, but ONNX Runtime maps these files, so who can write to the folder can still
+    change them while the session runs. Keep signed models where only those whom you trust can write.
+
     Raises:
         ModelError: no such file, ONNX Runtime refuses the model, or the library is there and does not load.
+        SignatureError: with a key: the model has no signature, not by this key, or was changed since.
+        ValueError: a signature without a key.
     """
-    if not Path(path).is_file():
-        raise ModelError(f"{path}: no such file")
+    check_file(path)
+    if signature is not None and public_key is None:
+        raise ValueError("a signature is checked with a key: give its public_key too")
+    signed = None
+    if public_key is not None:
+        from onnxcompress.signing import Trust, verified
+
+        signed = verified(path, signature, Trust(public_key))
+    model = signed.content if signed is not None and signed.is_alone else str(path)
     options = sess_options if sess_options is not None else ort.SessionOptions()
     if not register(options):
         _warn_once()
     try:
-        return ort.InferenceSession(
-            str(path), sess_options=options, providers=list(providers or ["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            model, sess_options=options, providers=list(providers or ["CPUExecutionProvider"])
         )
     except Exception as error:
         raise ModelError(f"{path}: ONNX Runtime cannot open it: {first_line(error)}") from error
+    if signed is not None and not signed.is_alone:
+        signed.check_unchanged()
+    return session
 
 
 @functools.cache
