@@ -15,10 +15,20 @@ from tests.hostile import Bad
 from tests.hostile.feeds import BAD_FEEDS
 from tests.hostile.models import UNSOUND_MODELS
 from tests.hostile.operators import RUN_TIME_ERRORS, WRONG_OPERATORS
+from tests.hostile.pictures import BAD_PICTURES
 from tests.hostile.texts import BAD_RANGES, BAD_RECIPES, BAD_SCORES
 from tests.models import images, small_cnn
 
-ALL = [*UNSOUND_MODELS, *WRONG_OPERATORS, *RUN_TIME_ERRORS, *BAD_FEEDS, *BAD_RANGES, *BAD_RECIPES, *BAD_SCORES]
+ALL = [
+    *UNSOUND_MODELS,
+    *WRONG_OPERATORS,
+    *RUN_TIME_ERRORS,
+    *BAD_FEEDS,
+    *BAD_PICTURES,
+    *BAD_RANGES,
+    *BAD_RECIPES,
+    *BAD_SCORES,
+]
 
 
 def named(cases: list[Bad]) -> pytest.MarkDecorator:
@@ -73,7 +83,7 @@ def test_an_operator_that_fails_when_it_runs(bad: Bad, tmp_path: Path) -> None:
     assert_one_error(result, bad, output)
 
 
-@named(BAD_FEEDS)
+@named([*BAD_FEEDS, *BAD_PICTURES])
 def test_bad_data(bad: Bad, model: Path, tmp_path: Path) -> None:
     output = tmp_path / "o.json"
     assert_one_error(run("calibrate", model, "-o", output, "--data", bad.write(tmp_path)), bad, output)
