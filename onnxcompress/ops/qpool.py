@@ -15,7 +15,8 @@ from onnxcompress.ops.quantization import dequantize, quantize
 def _windows(size: int, kernel: int, stride: int, before: int, after: int, ceil_mode: bool) -> list[int]:
     """Where the windows along one axis begin, padding included (ONNX: none begins in the padding behind)."""
     span = size + before + after - kernel
-    count = (-(-span // stride) if ceil_mode else span // stride) + 1
+    # Below zero the division rounds up, as in ONNX Runtime: an image less than a stride too small gives a window.
+    count = int((span + (stride - 1 if ceil_mode else 0)) / stride) + 1
     starts = [i * stride - before for i in range(count)]
     return [start for start in starts if not ceil_mode or start < size]
 

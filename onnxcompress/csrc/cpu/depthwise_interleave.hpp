@@ -14,6 +14,7 @@ struct Interleaved {
 // A load that happens once, wherever its value is used: GCC 12 otherwise repeats it at each use.
 OC_INLINE vi load_once(const void* p) {
   vi r;
+  OC_READS(p, sizeof(vi));
   asm("vmovdqu64 %1, %0" : "=v"(r) : "m"(*static_cast<const __m512i_u*>(p)));
   return r;
 }

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cpu/sanitizer.hpp"
+
 #if defined(OC_AVX512) || defined(OC_AVX2)
 #include <immintrin.h>
 #endif
@@ -58,6 +60,7 @@ OC_INLINE void storef(float* p, vf x, int count) { _mm512_mask_storeu_ps(p, firs
 // Four bytes at p in every lane. In assembly: GCC 12 otherwise folds it into each use and spills accumulators.
 OC_INLINE vi broadcast4(const void* p) {
   vi r;
+  OC_READS(p, 4);
   asm("vpbroadcastd %1, %0" : "=v"(r) : "m"(*static_cast<const int32_t*>(p)));
   return r;
 }

@@ -49,6 +49,7 @@ OC_INLINE vf load_sum(const int32_t* sums) {
 OC_INLINE vf broadcast(const float* p) {
 #if defined(OC_AVX512)
   vf r;
+  OC_READS(p, 4);
   asm("vbroadcastss %1, %0" : "=v"(r) : "m"(*p));
   return r;
 #else

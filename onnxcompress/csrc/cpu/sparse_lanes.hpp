@@ -46,6 +46,7 @@ template <int J>
 OC_INLINE vi broadcast_part(vi x, const void* p) {
 #if defined(OC_AVX512)
   const __mmask16 lanes = 0xf << (4 * J);
+  OC_READS(p, 4);
   asm("vpbroadcastd %2, %0 %{%1%}" : "+v"(x) : "Yk"(lanes), "m"(*static_cast<const int32_t*>(p)));
   return x;
 #elif defined(OC_AVX2)

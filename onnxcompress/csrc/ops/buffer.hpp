@@ -11,6 +11,8 @@
 #include <sys/mman.h>
 #endif
 
+#include "cpu/sanitizer.hpp"
+
 namespace oc {
 
 // `count` zeroed values, aligned to a cache line.
@@ -19,6 +21,7 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(size_t count) : count_(count) {
+    if (count > (SIZE_MAX >> 1) / sizeof(T)) throw std::bad_alloc();  // a negative count, too
     const size_t bytes = (count * sizeof(T) + 64) / 64 * 64;
     constexpr size_t kHugePage = 2 << 20;
     void* memory = nullptr;
@@ -28,7 +31,8 @@ class Buffer {
     // For weights that are streamed: prefetches that miss the translation of a small page come late.
     if (bytes >= kHugePage) madvise(memory, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif
-    std::memset(static_cast<void*>(data_.get()), 0, bytes);
+    std::memset(memory, 0, bytes);
+    OC_FENCE(memory, count * sizeof(T), bytes);
   }
   T* data() { return data_.get(); }
   const T* data() const { return data_.get(); }
@@ -48,6 +52,7 @@ class Buffer {
 inline uint8_t* scratch(int slot, size_t bytes) {
   thread_local Buffer<uint8_t> blocks[8];
   if (blocks[slot].size() < bytes) blocks[slot] = Buffer<uint8_t>(bytes + bytes / 4);
+  OC_FENCE(blocks[slot].data(), bytes, blocks[slot].size());
   return blocks[slot].data();
 }
 

@@ -42,6 +42,7 @@ struct MeanPool : Kernel {
     require(mask.rank() == 2 && mask.dim(0) == batch && mask.dim(1) == length, "mask must be [batch, length]");
     require(channels <= 1 << 24, "x has too many channels");
     const Tensor y = context.output(0, {batch, channels}, kF32);
+    if (y.size() == 0) return;
     const Buffer<float> weights = weights_of(mask);
     constexpr int64_t kStep = 128;  // channels of a task
     const int64_t steps = (channels + kStep - 1) / kStep;

@@ -13,6 +13,7 @@ namespace {
 
 constexpr int kFloatSlot = 1;
 constexpr int64_t kStripBytes = 256 << 10;  // of L2
+constexpr int64_t kMostStripBytes = 256 << 20;
 constexpr int64_t kBlockBytes = 24 << 10;   // of L1
 constexpr double kTaskNanoseconds = 40e3;
 
@@ -62,6 +63,7 @@ class QConv : public Kernel {
     run.out_height = window_.out_height(run.height), run.out_width = window_.out_width(run.width);
     require(run.out_height > 0 && run.out_width > 0, "the kernel is larger than the padded image");
     require(run.width < (1 << 24) && run.out_width < (1 << 24), "the image is too wide");
+    require(run.height < (1 << 30) && run.out_height < (1 << 30), "the image is too high");
     const int64_t m = w_.dim(0);
     std::vector<int64_t> shape = {run.images, run.out_height, run.out_width, m};
     if (context.has(kConvResidual)) {
@@ -73,6 +75,7 @@ class QConv : public Kernel {
     if (to_planes_) shape = {run.images, m, run.out_height, run.out_width};
     const Tensor y = context.output(0, shape, kU8), y_float = context.output(1, shape, kF32);
     if (y.size() == 0) return;
+    require(x.size() > 0, "the image is empty");
     run.y = y.as<uint8_t>(), run.y_float = y_float.as<float>();
     require(scales_.to_bytes() ? run.y && !run.y_float : run.y_float && !run.y,
             "a node with y_scale gives y, and one without gives y_float");
@@ -150,6 +153,8 @@ class QConv : public Kernel {
   void compute_dense(Context& context, const Run& run) const {
     const bool direct = reads_in_place(run);
     const Cut cut = direct && is_flat(run) ? cut_pixels(run) : cut_lines(run, direct);
+    require(direct || strips_.count(cut.lines) <= kMostStripBytes / strips_.pitch(run, filters_),
+            "strides, dilations and pads take a window too far apart");
     context.parallel(cut.images * cut.pieces * cut.channel_pieces, [&](size_t i) {
       const int64_t image = i / cut.channel_pieces / cut.pieces, piece = i / cut.channel_pieces % cut.pieces;
       const int begin = static_cast<int>(i % cut.channel_pieces) * cut.channels;
@@ -185,7 +190,7 @@ class QConv : public Kernel {
     const int panel = convolution().panel, panels = static_cast<int>(ceil_divide(filters_.outputs(), panel));
     cut.channel_pieces = 1, cut.channels = filters_.outputs();
     if (filters_.groups() > 1 || to_planes_ || pixels >= filters_.outputs() * window_.kh * window_.kw) return cut;
-    const int pieces = std::max(1, std::min({panels, 4, static_cast<int>(*wanted)}));
+    const int pieces = std::max(1, std::min({panels, 4, static_cast<int>(std::min(*wanted, 4.))}));
     cut.channels = static_cast<int>(ceil_divide(panels, pieces)) * panel;
     cut.channel_pieces = static_cast<int>(ceil_divide(filters_.outputs(), cut.channels));
     *wanted = std::max(1.0, *wanted / cut.channel_pieces);

@@ -67,8 +67,9 @@ Filters::Filters(const Tensor& w, const Window& window, int groups, int pixel, u
   const int m = static_cast<int>(w.dim(0)) / groups, c = static_cast<int>(w.dim(3));
   const int join = joined(groups, m, kernels.lanes), taps = window.kh * window.kw;
   channels_ = c * join, outputs_ = m * join, pixel_ = pixel ? pixel : channels_;
-  row_ = (window.kw * pixel_ + 3) / 4 * 4;
-  require(static_cast<int64_t>(window.kh) * row_ <= kMostWindow, "a window must have at most 65536 values");
+  const int64_t row = (static_cast<int64_t>(window.kw) * pixel_ + 3) / 4 * 4;
+  require(window.kh * row <= kMostWindow, "a window must have at most 65536 values");
+  row_ = static_cast<int>(row);
   const int padded = (outputs_ + kernels.lanes - 1) / kernels.lanes * kernels.lanes, count = groups / join;
   const size_t size = static_cast<size_t>(padded) * window.kh * row_;
   data_ = Buffer<int8_t>(size * count), initial_ = Buffer<int32_t>(static_cast<size_t>(padded) * count);

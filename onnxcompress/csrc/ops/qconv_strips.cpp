@@ -19,10 +19,14 @@ int64_t Strips::pitch(const Run& run, const Filters& filters) const {
   return (window_.dilation_w > 1 ? run.out_width * window_.kw : reach(run)) * filters.pixel();
 }
 
+int64_t Strips::count(int64_t lines) const {
+  return (lines - 1) * window_.stride_h + static_cast<int64_t>(window_.kh - 1) * window_.dilation_h + 1;
+}
+
 Lines Strips::fill(const Run& run, const Filters& filters, int group, int64_t image, int64_t first,
                    int64_t lines) const {
   const int64_t pitch = this->pitch(run, filters), pixel = filters.pixel();
-  const int64_t count = (lines - 1) * window_.stride_h + (window_.kh - 1) * window_.dilation_h + 1;
+  const int64_t count = this->count(lines);
   uint8_t* strip = scratch(kStripSlot, static_cast<size_t>(count * pitch) + 16);
   for (int64_t i = 0; i < count; i++) {
     const int64_t y = first * window_.stride_h - window_.top + i;

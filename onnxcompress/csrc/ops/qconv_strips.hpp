@@ -23,6 +23,9 @@ class Strips {
   // Bytes between the lines of a strip. Where windows are dilated, a strip has a copy of each.
   int64_t pitch(const Run& run, const Filters& filters) const;
 
+  // Lines of a strip for so many lines of the output.
+  int64_t count(int64_t lines) const;
+
   // The lines that `lines` output lines from `first` on need, in scratch memory.
   Lines fill(const Run& run, const Filters& filters, int group, int64_t image, int64_t first, int64_t lines) const;
 

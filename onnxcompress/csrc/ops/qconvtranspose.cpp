@@ -15,6 +15,7 @@ enum In { kX, kXScale, kXZero, kW, kWScale, kBias, kYScale, kYZero, kTable };
 enum Slot { kInput, kProducts, kLine };
 
 constexpr int64_t kMostSize = 1 << 24;  // of a dimension, so that a row's bytes can be counted in ints
+constexpr int64_t kMostProducts = 1 << 26;  // of one row of pixels by one row of taps
 constexpr double kTaskNanoseconds = 40e3;
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -49,6 +50,7 @@ class QConvTranspose : public Kernel {
     rows_ = {w.dim(1), strides[0], pads[0], pads[2], extra[0]};
     columns_ = {w.dim(2), strides[1], pads[1], pads[3], extra[1]};
     require(w.size() / c_ < kMostSize, "w has too many taps");
+    require(m_ <= 65536 && w.dim(1) <= 4096, "w has too many outputs, or too high a window");
     const std::string layout = info.text("y_layout", "NHWC");
     require(layout == "NHWC" || layout == "NCHW", "y_layout must be NHWC or NCHW");
     to_planes_ = layout == "NCHW";
@@ -75,7 +77,7 @@ class QConvTranspose : public Kernel {
             nullptr};
     require(run.height < kMostSize && run.width < kMostSize, "the image is too large");
     require(run.out_height >= 0 && run.out_width >= 0, "pads are larger than the result");
-    require(run.out_width * m_ < (int64_t{1} << 31) && run.width * columns_.kernel * m_ < (int64_t{1} << 31),
+    require(run.out_width * m_ < (int64_t{1} << 31) && run.width * columns_.kernel * m_ <= kMostProducts,
             "the image is too wide");
     const bool planes = to_planes_ && !to_bytes_;
     std::vector<int64_t> shape = {run.images, run.out_height, run.out_width, m_};

@@ -94,14 +94,18 @@ struct QElementwise : Kernel {
     for (int d = 1; d + 1 < b.rank(); d++) fits = fits && b.dim(d) == 1;
     require(fits, "b must have the shape of a, [N, 1, ..., C], or be smaller by the factor upsample");
     const int64_t row = c + kAffinePad;
-    Buffer<float> scale(b_images * row), offset(b_images * row);
-    for (int64_t n = 0; n < b_images; n++) factors(b, n, c, &scale[n * row], &offset[n * row]);
+    Buffer<float> shared(b_images == 1 ? 2 * row : 0);
+    if (b_images == 1) factors(b, 0, c, shared.data(), shared.data() + row);
     const int64_t pixels = a.size() / images / c, step = std::max<int64_t>(1, kPiece / c);
     const int64_t pieces = (pixels + step - 1) / step;
     context.parallel(images * pieces, [&](size_t i) {
       const int64_t n = i / pieces, begin = i % pieces * step, at = (n * pixels + begin) * c;
-      const int64_t from = b_images == 1 ? 0 : n * row;
-      const Affine affine{&scale[from], &offset[from], static_cast<int>(c), y_zero, nullptr, look()};
+      float* scale = shared.data();
+      if (b_images > 1) {
+        scale = reinterpret_cast<float*>(scratch(0, 2 * row * sizeof(float)));
+        factors(b, n, c, scale, scale + row);
+      }
+      const Affine affine{scale, scale + row, static_cast<int>(c), y_zero, nullptr, look()};
       elementwise().affine(affine, a.as<uint8_t>() + at, y.as<uint8_t>() + at, std::min(step, pixels - begin) * c);
     });
   }

@@ -11,13 +11,17 @@ namespace {
 
 enum In { kX, kXScale, kXZero, kYScale, kYZero, kTable };
 
+// Padding is memory and time that no element of x stands for.
+constexpr int64_t kMostPad = 1024;
+constexpr int64_t kMostLine = 1 << 26;  // values of a padded row
+
 // The windows along one axis.
 struct Axis {
   int64_t kernel, stride, before, after;
 
   int64_t count(int64_t size, bool ceil_mode) const {
+    // Below zero the division rounds up, as in ONNX Runtime: an image less than a stride too small gives a window.
     const int64_t span = size + before + after - kernel;
-    if (span < 0) return 0;
     int64_t windows = (span + (ceil_mode ? stride - 1 : 0)) / stride + 1;
     // A window may not begin in the padding behind the image.
     if (ceil_mode && (windows - 1) * stride >= size + before) windows--;
@@ -62,6 +66,7 @@ struct QPool : Kernel {
       require(axis.stride >= 1 && axis.stride <= 1 << 20, "strides must be at least 1");
       require(axis.before >= 0 && axis.after >= 0 && axis.before < axis.kernel && axis.after < axis.kernel,
               "pads must be less than kernel_shape");
+      require(axis.before <= kMostPad && axis.after <= kMostPad, "pads must be at most 1024");
     }
   }
 
@@ -74,9 +79,10 @@ struct QPool : Kernel {
     const int64_t h = x.dim(1), w = x.dim(2), c = x.dim(3);
     require(h > 0 && w > 0, "the image is empty");
     const int64_t rows = down.count(h, ceil_mode), columns = across.count(w, ceil_mode);
-    require(rows > 0 && columns > 0, "kernel_shape is larger than the padded image");
+    require(rows >= 0 && columns >= 0, "kernel_shape is larger than the padded image");
     const Tensor y = context.output(0, {x.dim(0), rows, columns, c}, kU8);
     if (y.size() == 0) return;
+    require(padded_width(columns, w) <= kMostLine / c, "kernel_shape is too large for images of so many channels");
     const PoolColumns shape{static_cast<int>(columns), static_cast<int>(across.kernel), static_cast<int>(c),
                             static_cast<ptrdiff_t>(across.stride * c), look()};
     const int64_t step = std::max<int64_t>(1, (1 << 15) / (columns * c)), all = x.dim(0) * rows;

@@ -78,15 +78,18 @@ struct QSparseConv : Kernel {
 
   // Blocks lie within one pixel each: the image is turned into lanes once, and windows are positions in it.
   void strips(Context& context, const Tensor& x, const std::vector<int64_t>& shape, const SparseOutput& y) const {
-    constexpr int64_t kStripBytes = 384 << 10, kMostBytes = INT_MAX / 2;
+    constexpr int64_t kStripBytes = 384 << 10, kMostBytes = 256 << 20;
     constexpr int kLeastLines = 4, kSplits = 4;
     const int rows = static_cast<int>(shape[1]), columns = static_cast<int>(shape[2]);
-    const int width = columns + horizontal.reach(), phases = vertical.phases() * horizontal.phases();
-    const int64_t line_bytes = static_cast<int64_t>(width) * phases * c;
+    const int phases = vertical.phases() * horizontal.phases();
+    const int64_t wide = int64_t{columns} + horizontal.reach(), position_bytes = static_cast<int64_t>(phases) * c;
+    require(wide <= kMostBytes / position_bytes, "a line of x is too large");
+    const int width = static_cast<int>(wide);
+    const int64_t line_bytes = width * position_bytes;
     const int fitting = static_cast<int>(std::min<int64_t>(kStripBytes / line_bytes, rows)) - vertical.reach();
     const int lines = std::clamp(std::min(fitting, std::max(kLeastLines, (rows + kSplits - 1) / kSplits)), 1, rows);
+    require(line_bytes * (int64_t{lines} + vertical.reach()) <= kMostBytes, "a line of x is too large");
     const int plane = (lines + vertical.reach()) * width;
-    require(line_bytes * (lines + vertical.reach()) <= kMostBytes, "a line of x is too large");
     const Buffer<int32_t> offset = offsets(width, plane);
     const int across = (rows + lines - 1) / lines;
     // A last tile reads whole vectors beyond the last position.

@@ -43,6 +43,7 @@ struct QSqueezeExcite : Kernel {
     hidden = static_cast<int>(w1.dim(0)), channels = static_cast<int>(w1.dim(1));
     require(second.dim(0) == channels && second.dim(1) == hidden, "w2 must be [C, R] where w1 is [R, C]");
     require(hidden > 0 && channels > 0, "the layers are empty");
+    require(hidden <= 1 << 24 && channels <= 1 << 24, "the layers are too large");
     require(!table || (table->type == kU8 && table->size() == 256), "table must be 256 bytes");
     padded = (channels + 15) / 16 * 16;
     w2 = Buffer<int8_t>(static_cast<size_t>(hidden) * padded);
@@ -70,14 +71,22 @@ struct QSqueezeExcite : Kernel {
     require(x.rank() == 4 && x.dim(3) == channels, "x must be [N, H, W, C] with the channels of w1");
     const Tensor y = context.output(0, x.shape, kU8);
     if (y.size() == 0) return;
-    const int64_t images = x.dim(0), pixels = x.dim(1) * x.dim(2), image = pixels * channels;
+    const int64_t pixels = x.dim(1) * x.dim(2), image = pixels * channels;
     require(pixels < (1 << 23), "the image is too large");
+    constexpr int64_t kMostFloats = 1 << 20;  // factors of images that are at work: small images have many
+    const int64_t together = std::max<int64_t>(1, kMostFloats / (padded + kAffinePad));
+    for (int64_t first = 0; first < x.dim(0); first += together)
+      excite_images(context, x.as<uint8_t>() + first * image, std::min(together, x.dim(0) - first), pixels,
+                    y.as<uint8_t>() + first * image);
+  }
+
+  void excite_images(Context& context, const uint8_t* x, int64_t images, int64_t pixels, uint8_t* y) const {
+    const int64_t image = pixels * channels;
     const int64_t step = std::max<int64_t>(1, kPiece / channels), pieces = (pixels + step - 1) / step;
     Buffer<int32_t> sums(images * pieces * channels);
     context.parallel(images * pieces, [&](size_t i) {
       const int64_t begin = i % pieces * step, count = std::min(step, pixels - begin);
-      pool().channel_sums(x.as<uint8_t>() + i / pieces * image + begin * channels, count, channels, look(),
-                          &sums[i * channels]);
+      pool().channel_sums(x + i / pieces * image + begin * channels, count, channels, look(), &sums[i * channels]);
     });
     const int64_t row = padded + kAffinePad;
     Buffer<float> scale(images * row), offset(images * row);
@@ -88,7 +97,7 @@ struct QSqueezeExcite : Kernel {
       const int64_t n = i / pieces, begin = i % pieces * step, at = n * image + begin * channels;
       const Affine affine{&scale[n * row], &offset[n * row], channels, y_zero, look(), nullptr};
       const int64_t count = std::min(step, pixels - begin) * channels;
-      elementwise().affine(affine, x.as<uint8_t>() + at, y.as<uint8_t>() + at, count);
+      elementwise().affine(affine, x + at, y + at, count);
     });
   }
 

@@ -28,7 +28,9 @@ SparseLayer::SparseLayer(const Info& info, int64_t k, bool dynamic_rows) {
   const int64_t n = w_scale.rank() == 0 ? groups * block : w_scale.size();
   require(w_scale.rank() <= 1 && n >= 1 && n <= kMostN && (n + block - 1) / block == groups,
           "w_scale must have 1 or N floats, and row_start a number for each row of blocks, and one");
-  weights_ = {values.as<int8_t>(), row_start.as<int32_t>(), column.as<int32_t>(), nullptr,
+  // A pointer to look at where there are no blocks, and so no values.
+  static const int8_t none[64] = {};
+  weights_ = {values.size() ? values.as<int8_t>() : none, row_start.as<int32_t>(), column.as<int32_t>(), nullptr,
               static_cast<int>(n), static_cast<int>(k), static_cast<int>(block)};
   validate_blocks(values, row_start, column);
 

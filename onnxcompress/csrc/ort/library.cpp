@@ -61,6 +61,7 @@ struct CustomOp : ort::OrtCustomOp {
     try {
       Context c(*api, context);
       static_cast<Kernel*>(kernel)->compute(c);
+      c.check_outputs();
       return nullptr;
     } catch (const std::exception& error) {
       return failure(error.what());

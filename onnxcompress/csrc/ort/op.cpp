@@ -1,6 +1,8 @@
 #include "ort/op.hpp"
 
+#include <algorithm>
 #include <atomic>
+#include <climits>
 #include <exception>
 
 namespace oc {
@@ -28,6 +30,18 @@ bool found(const ort::Api& api, ort::OrtStatus* status) {
   return status == nullptr;
 }
 
+// The runtime counts elements without an overflow, but not parts of a shape: what follows an axis of size 0 may have
+// any size. Kernels count such parts, times factors of up to 2^14, and sizes of axes in ints.
+void check_shape(const std::vector<int64_t>& shape) {
+  constexpr int64_t kMostElements = int64_t{1} << 48;
+  int64_t count = 1;
+  for (int64_t d : shape) {
+    const int64_t size = std::max<int64_t>(d, 1);
+    require(d >= 0 && d <= INT_MAX && count <= kMostElements / size, "a tensor's shape is out of range");
+    count *= size;
+  }
+}
+
 Tensor borrow(const ort::Api& api, const ort::OrtValue* value) {
   Tensor tensor;
   check(api, api.GetTensorMutableData(const_cast<ort::OrtValue*>(value), &tensor.data));
@@ -40,6 +54,7 @@ Tensor borrow(const ort::Api& api, const ort::OrtValue* value) {
   if (!status) status = api.GetDimensions(info, tensor.shape.data(), rank);
   api.ReleaseTensorTypeAndShapeInfo(info);
   check(api, status);
+  check_shape(tensor.shape);
   return tensor;
 }
 
@@ -135,12 +150,24 @@ Tensor Context::input(size_t index) const {
 }
 
 Tensor Context::output(size_t index, const std::vector<int64_t>& shape, ElementType type) const {
+  check_shape(shape);
   Tensor tensor{nullptr, type, shape};
   if (index >= output_count()) return tensor;
+  given_ |= uint64_t{1} << index;
   ort::OrtValue* value = nullptr;
   check(api_, api_.KernelContext_GetOutput(context_, index, shape.data(), shape.size(), &value));
   if (value) check(api_, api_.GetTensorMutableData(value, &tensor.data));
   return tensor;
+}
+
+void Context::check_outputs() const {
+  const int64_t nothing = 0;
+  for (size_t i = 0; i < output_count(); i++) {
+    if (given_ >> i & 1) continue;
+    ort::OrtValue* value = nullptr;
+    check(api_, api_.KernelContext_GetOutput(context_, i, &nothing, 1, &value));
+    if (value) throw Error("output " + std::to_string(i) + " is not computed where the node is given like this");
+  }
 }
 
 void Context::run(size_t total, void (*fn)(void*, size_t), void* user_data) const {

@@ -82,6 +82,9 @@ class Context {
   Tensor input(size_t index) const;
   // An output of this shape; without data where the node does not ask for it.
   Tensor output(size_t index, const std::vector<int64_t>& shape, ElementType type) const;
+  // To be called when all outputs have been: an error where the node asks for another one, which operators behind it
+  // would read where there is nothing.
+  void check_outputs() const;
 
   // fn(i) for i in [0, total), on the session's threads. An exception in any of them is thrown here.
   template <class Fn>
@@ -95,6 +98,7 @@ class Context {
 
   const ort::Api& api_;
   ort::OrtKernelContext* context_;
+  mutable uint64_t given_ = 0;  // a bit for each output
 };
 
 struct Kernel {

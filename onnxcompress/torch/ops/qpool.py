@@ -50,7 +50,7 @@ def _reduce(attributes: Any, x: torch.Tensor, fill: float, how: str) -> torch.Te
 
 def _count(size: int, kernel: int, stride: int, before: int, after: int, ceil_mode: int) -> int:
     span = size + before + after - kernel
-    count = (-(-span // stride) if ceil_mode else span // stride) + 1
+    count = int((span + (stride - 1 if ceil_mode else 0)) / stride) + 1  # rounded up below zero, as the operator
     return count - 1 if ceil_mode and (count - 1) * stride >= size + before else count
 
 
