@@ -35,7 +35,7 @@ from onnxcompress.resume import Resume
 from onnxcompress.runtime.benchmark import run_seconds
 from onnxcompress.runtime.session import open_session, run
 from onnxcompress.search import Search
-from onnxcompress.slim import Slim
+from onnxcompress.slim import BY_USER, Slim
 from onnxcompress.slimming import Slimming, Tuning, levels
 from onnxcompress.workbench import RACE_SECONDS, Candidate, Workbench
 
@@ -216,6 +216,11 @@ def _replay(search: Search, recipe: Recipe, tuning: Tuning) -> None:
     bench.budget = Budget(started=bench.budget.started)  # nothing in it can be left out
     if recipe.source not in ("", search.base.source):
         bench.notes.append("the recipe was made from another model: what it says may not fit this one")
+    judge = Slim.of(recipe.slim).metric if recipe.slim else ""
+    if judge and (judge == BY_USER) != (tuning.judge == BY_USER):
+        bench.notes.append(
+            f"the recipe was made {'with' if judge == BY_USER else 'without'} --eval: distilling may keep another state"
+        )
     recipe = replace(recipe, source=search.base.source)
     source = tuning.replayed(Slim.of(recipe.slim)) if recipe.slim else bench.source
     candidate = Candidate(recipe, *build(source, recipe))

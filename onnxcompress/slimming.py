@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import onnx_ir as ir
 
@@ -25,7 +26,7 @@ from onnxcompress.progress import Progress, silent
 from onnxcompress.pruning.options import Pattern
 from onnxcompress.pruning.pruner import prune
 from onnxcompress.search import MARGIN, Search
-from onnxcompress.slim import Slim
+from onnxcompress.slim import BY_USER, Slim
 
 MACS = (0.5, 0.7, 0.85)
 SPARSITIES = (0.8, 0.65, 0.5)
@@ -95,16 +96,22 @@ class Tuning:
         ).model  # fmt: skip
 
     def tuned(self, model: Source, slim: Slim) -> Distilled:
-        """A pruned model, distilled for the steps that `slim` says."""
+        """A pruned model, distilled for the steps and by the metric that `slim` says."""
+        metric = self.metric if slim.metric in ("", BY_USER) else cast(Metric, slim.metric)
         return distill(
             model, self.teacher, self.data, steps=slim.steps, seed=slim.seed, evaluate=self.evaluate,
-            metric=self.metric, resume=self._folder(slim), progress=self.progress,
+            metric=metric, resume=self._folder(slim), progress=self.progress,
         )  # fmt: skip
 
     def replayed(self, slim: Slim) -> ir.Model:
         """What a recipe was made from."""
         pruned = self.pruned(slim)
         return self.tuned(pruned, slim).model if slim.steps else pruned
+
+    @property
+    def judge(self) -> str:
+        """What tells the best state of a distillation, for `Slim.metric`."""
+        return self.metric if self.evaluate is None else BY_USER
 
     def step_seconds(self, model: Source, slim: Slim) -> float:
         """Seconds of a step, in a short run that is scored by nothing."""
@@ -219,7 +226,7 @@ class Slimming:
         """
         bench = self.dense.bench
         steps = self.tuning.remembered(slim) or self.affordable_steps(model, slim, levels_left)
-        slim = replace(slim, steps=steps)
+        slim = replace(slim, steps=steps, metric=self.tuning.judge)
         self.tuning.remember(slim)
         found = self.tuning.tuned(model, slim)
         if found.interrupted:

@@ -13,7 +13,7 @@ from onnxcompress.recipe import Recipe, read_recipe, to_toml
 from onnxcompress.slim import Slim
 from onnxcompress.slimming import MACS, SPARSITIES, levels
 
-GOOD = [Slim("block4x4", sparsity=0.8, steps=120, seed=3), Slim("channels", macs=0.7), Slim("2:4")]
+GOOD = [Slim("block4x4", sparsity=0.8, steps=120, seed=3, metric="cosine"), Slim("channels", macs=0.7), Slim("2:4")]
 
 
 @pytest.mark.parametrize("slim", GOOD)
@@ -47,7 +47,8 @@ def test_what_does_not_go_together_is_refused(given: dict[str, Any], said: str) 
 @pytest.mark.parametrize(
     "table",
     ['pattern = "block4x4"', 'pattern = "block4x4"\nsparsity = "much"', 'pattern = "channels"\nmacs = nan',
-     'pattern = "2:4"\nsteps = -1', 'pattern = "2:4"\nstep = 1', 'pattern = "2:4"\nsteps = true', "sparsity = 0.5"],
+     'pattern = "2:4"\nsteps = -1', 'pattern = "2:4"\nstep = 1', 'pattern = "2:4"\nsteps = true',
+     'pattern = "2:4"\nmetric = "best"', 'pattern = "2:4"\nmetric = ""', "sparsity = 0.5"],
 )  # fmt: skip
 def test_a_damaged_table_is_named(table: str, tmp_path: Path) -> None:
     path = tmp_path / "r.toml"

@@ -12,11 +12,12 @@ import onnx_ir as ir
 import pytest
 
 from onnxcompress import search as search_module
+from onnxcompress import slimming as slimming_module
 from onnxcompress.budget import Budget
 from onnxcompress.data import open_data
 from onnxcompress.delivery import Delivery
 from onnxcompress.errors import CalibrationError, CompressError
-from onnxcompress.evaluation import Score
+from onnxcompress.evaluation import Metric, Score
 from onnxcompress.model_io import Source, load_model
 from onnxcompress.pipeline import compress
 from onnxcompress.recipe import Recipe, to_toml
@@ -271,6 +272,41 @@ def test_a_pruned_and_tuned_model_is_replayed_to_the_same_bytes(wide: Path, tmp_
         torch.set_num_threads(threads)
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
     assert 0.4 < zeros(tmp_path / "a.onnx") < 0.6
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "given", "kept", "asked"),
+    [
+        (None, "cosine", "cosine", "cosine"),
+        (None, "auto", "auto", "auto"),
+        (lambda run: 1.0, "auto", "eval", "snr"),  # a replay has the user's evaluation, or falls back on its own metric
+    ],
+)
+def test_a_replay_is_judged_as_the_recipe_was(
+    evaluate: Any, given: Metric, kept: str, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = open_data(images(2, 32), wide_cnn())
+    judge = Tuning(Path("t.onnx"), data, evaluate, given).judge
+    assert judge == kept
+    metrics: list[str] = []
+    monkeypatch.setattr(slimming_module, "distill", lambda *args, metric, **options: metrics.append(metric))
+    replaying = Tuning(Path("t.onnx"), data, metric="snr")
+    for metric in (judge, ""):
+        replaying.tuned(wide_cnn(), Slim("block4x4", sparsity=0.5, steps=4, metric=metric))
+    assert metrics == [asked, "snr"]
+
+
+@pytest.mark.parametrize(("judge", "said"), [("eval", ["made with --eval"]), ("cosine", []), ("", [])])
+def test_a_replay_without_the_evaluation_is_noted(
+    judge: str, said: list[str], wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slim = Slim("block4x4", sparsity=0.5, steps=4, metric=judge)
+    (tmp_path / "r.toml").write_text(to_toml(Recipe(mode="float", slim=slim.as_table())), "utf-8")
+    monkeypatch.setattr(Tuning, "replayed", lambda tuning, slim: wide_cnn())
+    found = compress(wide, tmp_path / "o.onnx", data=images(4, 32), recipe=tmp_path / "r.toml")
+    assert [note for note in found.notes if "--eval" in note] == [
+        f"the recipe was {words}: distilling may keep another state" for words in said
+    ]
 
 
 def zeros(path: Path) -> float:

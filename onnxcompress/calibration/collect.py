@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxcompress.calibration.channels import ChannelObserver, ChannelStatistics
+from onnxcompress.calibration.checkpoints import Checkpoints
 from onnxcompress.calibration.fingerprint import fingerprint
 from onnxcompress.calibration.observers import DEFAULT_PERCENTILE, NonFiniteError, create_observer
 from onnxcompress.calibration.plan import Plan, make_plan, no_feeds
@@ -46,6 +49,7 @@ def calibrate(
     threads: int = 0,
     memory_budget: int = MEMORY_BUDGET,
     leave_out_masks: bool | None = None,
+    resume: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> Ranges:
     """Take the ranges of a model's activations.
@@ -62,11 +66,14 @@ def calibrate(
             more is run in several passes over the data.
         leave_out_masks: minus infinity in an attention mask leaves that tensor out (`Ranges.left_out`) instead of
             being an error; None: when `tensors` is None.
+        resume: a folder that keeps the state of the run: killed and started again, it goes on where it was, and ends
+            with the same ranges.
         progress: called after every sample.
 
     Raises:
         CalibrationError: NaN or infinite activations (named, with the sample), no samples, a tensor that is
-            not in the model, no such method.
+            not in the model, no such method; a folder to resume from that cannot be used, or is of another run, or
+            of data that has changed since.
         DataError: a feed that does not fit the model's inputs.
         ModelError: a model that cannot be read or run.
     """
@@ -80,11 +87,14 @@ def calibrate(
         leave_out_masks = tensors is None
     values = computed_values(model.graph) if leave_out_masks else {}
     masks = {name for name, value in values.items() if name in observers and only_masks(value)}
-    collector = _Collector(observers, masks)
-    samples = collector.walk(plan, feeds, progress)
-    kept = {name: observer for name, observer in observers.items() if name not in collector.left_out}
-    parameter = percentile if method == "percentile" else None
-    return Ranges(method, parameter, samples, fingerprint(model), kept, collector.left_out)
+    digest, parameter = fingerprint(model), percentile if method == "percentile" else None
+    left_out: dict[str, str] = {}
+    key = repr((digest, method, parameter, threads, sorted(masks), plan.passes))
+    named = hashlib.sha256(key.encode()).hexdigest()
+    checkpoints = Checkpoints.open(resume, named, observers, left_out, len(plan.passes))
+    samples = _Collector(observers, masks, left_out, checkpoints).walk(plan, feeds, progress)
+    kept = {name: observer for name, observer in observers.items() if name not in left_out}
+    return Ranges(method, parameter, samples, digest, kept, left_out)
 
 
 def calibrate_channels(
@@ -148,23 +158,26 @@ class _Collector:
         observers: by tensor.
         masks: tensors in which minus infinity is legal; one that holds it is left out from then on.
         left_out: those, with the reason.
+        checkpoints: told of every feed.
     """
 
     observers: Mapping[str, Observing]
     masks: Set[str] = frozenset()
     left_out: dict[str, str] = field(default_factory=dict)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
     def walk(self, plan: Plan, data: DataSet, progress: Progress) -> int:
-        """Make every pass; returns the number of samples."""
-        total: int | None = None
-        for index in range(len(plan.passes)):
+        """Make every pass that is left; returns the number of samples."""
+        total = self.checkpoints.position.total
+        for index in range(self.checkpoints.position.index, len(plan.passes)):
             samples = self._pass(plan, index, data, progress, total)
             if not samples:
                 raise no_feeds(data)
-            if total is not None and samples != total:
+            if index and samples != total:
                 raise CalibrationError(
                     f"{data.name} gave {total} feeds and then {samples}: give the same ones every time"
                 )
+            self.checkpoints.end(samples, data.name)
             total = samples
         return total or 0
 
@@ -173,11 +186,14 @@ class _Collector:
         if len(plan.passes) > 1:
             stage += f", pass {index + 1} of {len(plan.passes)}"
         session, asked = plan.session(index)
+        self.checkpoints.begin(index)
         samples = 0
         for feed in data:
-            for name, array in _arrays(session, asked, feed, plan.passes[index], samples):
-                if name not in self.left_out:
-                    self._observe(name, array, samples)
+            if not self.checkpoints.is_known(feed, data.name):
+                for name, array in _arrays(session, asked, feed, plan.passes[index], samples):
+                    if name not in self.left_out:
+                        self._observe(name, array, samples)
+                self.checkpoints.observed()
             samples += 1
             progress(stage, samples, total)
         return samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from pathlib import Path
@@ -26,11 +27,13 @@ def calibrate_parts(
     percentile: float = 99.99,
     merge: Sequence[str | Path] = (),
     threads: int = 0,
+    resume: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> Ranges:
     """Calibrate on `data` (where given), merge in the files `merge`, and write the result to `output`.
 
-    What can be refused is refused before the model is run.
+    What can be refused is refused before the model is run. `resume` is a folder that keeps the state of the
+    calibration, as for `calibrate`.
 
     Raises:
         CalibrationError: as for `calibrate` and `Ranges.merge`; a file to merge that is of another model.
@@ -59,6 +62,7 @@ def calibrate_parts(
                 tensors=tensors,
                 percentile=percentile,
                 threads=threads,
+                resume=resume,
                 progress=progress,
             ),
         )

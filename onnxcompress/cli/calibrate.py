@@ -37,6 +37,7 @@ SHOWN = 8
     help="Ranges of other parts of the data, merged in; repeatable. Without --data, only merges.",
 )  # fmt: skip
 @click.option("--threads", default=0, show_default="ONNX Runtime's choice", help="Threads to run the model with.")
+@click.option("--resume", type=click.Path(file_okay=False), help="A folder that keeps the state of the run.")
 @standard
 def command(
     model: str,
@@ -48,17 +49,20 @@ def command(
     tensors: tuple[str, ...],
     merge: tuple[str, ...],
     threads: int,
+    resume: str | None,
     out: Output,
 ) -> None:
     """Take the ranges of MODEL's activations over data, for `quantize --ranges`."""
     if not data and not merge:
         raise click.UsageError("give --data, or --merge, or both")
+    if resume is not None and not data:
+        raise click.UsageError("--resume keeps the state of a run over --data: give that too")
     from onnxcompress.calibration.parts import calibrate_parts
 
     with out.progress() as progress:
         ranges = calibrate_parts(
             model, output, data=data, images=images, method=method, tensors=tensors or None,
-            percentile=percentile, merge=merge, threads=threads, progress=progress,
+            percentile=percentile, merge=merge, threads=threads, resume=resume, progress=progress,
         )  # fmt: skip
     for line in _table(ranges, output):
         out.say(line)

@@ -25,8 +25,11 @@ def unexpected(error: Exception, arguments: Mapping[str, Any]) -> CompressError:
 
 
 def _models(arguments: Mapping[str, Any]) -> list[Path]:
+    """Paths of models that a command reads; what is under its output's name is not to blame."""
     named: list[Any] = []
-    for value in arguments.values():
+    for name, value in arguments.items():
+        if name == "output":
+            continue
         named.extend(value if isinstance(value, tuple) else [value])
     models = [value for value in named if isinstance(value, str) and value.endswith(".onnx")]
     return [Path(value) for value in models if os.path.isfile(value)]

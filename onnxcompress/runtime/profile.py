@@ -9,9 +9,11 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
+from onnxcompress.errors import CompressError
 from onnxcompress.model_io import Source
 from onnxcompress.runtime.session import Feeds, open_session
 
@@ -38,13 +40,16 @@ def profile(
 
     Returns:
         Milliseconds a run, median over runs, by ONNX Runtime's node name without the suffixes of its layouts.
+
+    Raises:
+        CompressError: the profile was not written whole; ONNX Runtime does not say so itself.
     """
     with tempfile.TemporaryDirectory(prefix="onnxcompress-") as folder:
         prefix = str(Path(folder) / "profile")
         session = open_session(source, threads=threads, providers=providers, profile_prefix=prefix)
         for k in range(runs + 1):
             session.run(None, dict(feeds[k % len(feeds)]))
-        events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
+        events = _read(Path(session.end_profiling()))
     times: dict[str, list[float]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
@@ -53,6 +58,17 @@ def profile(
     for name, values in times.items():
         merged[_RENAMED.sub("", name)] += statistics.median(values[1:] or values)
     return dict(merged)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        events: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        folder = tempfile.gettempdir()
+        raise CompressError(
+            f"{folder}: a profile cannot be written there: is the disk full? TMPDIR names another"
+        ) from error
+    return events
 
 
 def time_of(node: ir.Node, times: dict[str, float]) -> float | None:

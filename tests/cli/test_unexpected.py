@@ -46,6 +46,16 @@ def test_a_model_that_breaks_a_rule_is_blamed(tmp_path: Path, monkeypatch: pytes
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_what_is_to_be_overwritten_is_not_blamed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise IndexError
+
+    monkeypatch.setattr(optimizer, "optimize", broken)
+    old = model.with_name("o.onnx")
+    old.write_bytes(b"no model")
+    assert "a mistake of onnxcompress" in run("optimize", model, "-o", old).stderr
+
+
 @pytest.mark.parametrize(
     ("error", "said"), [(MemoryError(), "memory ran out"), (RecursionError("deep"), "nested too deeply")]
 )

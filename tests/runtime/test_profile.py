@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import tempfile
 from pathlib import Path
 
 import onnx_ir as ir
 import pytest
 
+from onnxcompress.errors import CompressError
 from onnxcompress.runtime.profile import profile, time_of
 from tests.models import images, wide_cnn
 
@@ -37,3 +40,18 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     text = '<ir_version: 10, opset_import: ["": 21]> g (float[N, 3, 4, 4] x) => (float[N, 3, 4, 4] y) { y = Relu(x) }'
     assert profile(ir.from_onnx_text(text), images(1, 4), runs=1)
     assert not [path for path in tmp_path.iterdir() if "onnxcompress" in path.name or path.suffix == ".json"]
+
+
+def test_a_profile_that_is_cut_off_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime writes nothing more where the disk is full, and does not say so."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(CompressError, match="a profile cannot be written there: is the disk full"):
+            profile(wide_cnn(), images(2, 32), runs=3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert not [path for path in tmp_path.iterdir() if "onnxcompress" in path.name]
