@@ -249,7 +249,7 @@ def test_the_budget_counts_across_runs(teacher: ir.Model, tmp_path: Path) -> Non
     student = pruned(teacher)
     first = distill(student, teacher, feeds(100), budget=2.0, resume=tmp_path)
     again = distill(student, teacher, feeds(100), budget=2.0, resume=tmp_path)
-    assert again.steps == first.steps and again.seconds >= first.seconds - 0.5 > 1.0
+    assert again.steps == first.steps and again.seconds > 0.5 * first.seconds
     assert without_times(again) == without_times(first)
     assert_same(first.model, again.model)
 
