@@ -244,7 +244,7 @@ def distill_file(
             or the result does not open or cannot be written.
     """
     if os.path.isfile(student):
-        check_output(student, target, in_place=in_place)
+        check_output(student, target, in_place=in_place, others=data)
     check_output(teacher, target)
     found = distill(student, teacher, list(data), progress=progress, **options)
     if int(os.environ.get("RANK", "0")) > 0:

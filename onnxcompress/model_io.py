@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -86,16 +86,28 @@ def clone_model(source: Source) -> ir.Model:
     return source.clone() if isinstance(source, ir.Model) else load_model(source)
 
 
-def check_output(source: Source, output: str | os.PathLike[str], *, in_place: bool = False) -> None:
+def check_output(
+    source: Source,
+    output: str | os.PathLike[str],
+    *,
+    in_place: bool = False,
+    others: Iterable[str | os.PathLike[str]] = (),
+) -> None:
     """Refuse a place to write to before any work is done for it.
 
     Args:
-        source: what is read; its file and its external data are written over only `in_place`, the file alone then.
+        source: the model that is read; its file, never its external data, is written over where `in_place` says so.
+        others: what else is read: data, ranges, a recipe.
 
     Raises:
         ModelError: the folder is missing or closed, or the output is a folder, or what is read.
     """
     check_folder(output)
+    if not os.path.exists(output):
+        return
+    for file in others:
+        if same_file(file, output):
+            raise ModelError(f"{output}: is read as well; give another path")
     if isinstance(source, ir.Model):
         return
     if same_file(source, output) and not in_place:

@@ -159,7 +159,7 @@ def quantize_file(
             or the result does not open or cannot be written.
     """
     options.check_sources(data=bool(data), ranges=ranges is not None)
-    check_output(source, target, in_place=in_place)
+    check_output(source, target, in_place=in_place, others=[*data, *([] if ranges is None else [ranges])])
     model = load_model(source)
     before, held = file_bytes(source), initializer_bytes(model)
     feeds = open_data(data, model, images=images) if data else None

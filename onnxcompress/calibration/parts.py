@@ -39,7 +39,7 @@ def calibrate_parts(
         CalibrationError: as for `calibrate` and `Ranges.merge`; a file to merge that is of another model.
         DataError, ModelError: as for `calibrate`.
     """
-    check_output(model, output)
+    check_output(model, output, others=data)
     loaded = load_model(model)
     parts = [Ranges.load(path) for path in merge]
     create_observer(method, percentile)

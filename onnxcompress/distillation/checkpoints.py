@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from onnxcompress.errors import CompressError
+from onnxcompress.files import publish
 
 FILE = "distillation.pt"
 
@@ -75,9 +76,7 @@ class Checkpoints:
         try:
             with open(new, "wb") as stream:
                 torch.save({**state, "key": self.key}, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(new, self.file)
+            publish(new, self.file)
         except (OSError, RuntimeError) as error:
             with contextlib.suppress(OSError):
                 new.unlink(missing_ok=True)

@@ -163,7 +163,7 @@ def prune_file(
             or the result does not open or cannot be written.
     """
     options.check_data(bool(data))
-    check_output(source, target, in_place=in_place)
+    check_output(source, target, in_place=in_place, others=data)
     model = load_model(source)
     feeds = open_data(data, model, images=images) if data else None
     shapes = options.shapes or first_shapes(feeds)

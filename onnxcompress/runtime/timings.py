@@ -15,6 +15,8 @@ import onnxruntime as ort
 
 from onnxcompress import __version__
 from onnxcompress.environment import cpu_name
+from onnxcompress.errors import ModelError
+from onnxcompress.files import write_text
 from onnxcompress.runtime import library
 from onnxcompress.runtime.profile import profile
 from onnxcompress.runtime.session import Feeds
@@ -49,13 +51,9 @@ def node_times(
     except (OSError, ValueError, AttributeError, TypeError):
         pass
     times = profile(model, feeds, threads=threads, runs=runs, providers=providers)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ModelError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(times), "utf-8")
-        os.replace(temporary, path)
-    with contextlib.suppress(OSError):
-        temporary.unlink()  # of a full disk
+        write_text(path, json.dumps(times))
     return times
 
 

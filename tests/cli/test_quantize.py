@@ -110,6 +110,9 @@ def test_failures_are_one_line_and_write_nothing(model: Path, data: Path, tmp_pa
     assert_fails(run(model, "-o", tmp_path / "no" / "q.onnx", "--data", data), "no such folder")
     assert_fails(run(model, "-o", out, "--data", tmp_path / "no.npz"), "no such file")
     assert_fails(run(model, "-o", out, "--ranges", model), "not a file of ranges")
+    (tmp_path / "r.json").write_text("{}")
+    assert_fails(run(model, "-o", tmp_path / "r.json", "--ranges", tmp_path / "r.json"), "is read as well")
+    assert (tmp_path / "r.json").read_text() == "{}"
     assert_fails(run(model, "-o", out, "--data", data, "--exclude", "third"), "close to it: first")
     assert not out.exists()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.sanitizers import linux_with_gcc, sanitized_environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,7 +18,7 @@ INSTRUCTION_SETS = "avx2;avx512vbmi"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("g++"), reason="preloads GCC's sanitizer")
+@linux_with_gcc
 def test_no_kernel_does_what_is_undefined(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     cmake = shutil.which("cmake")
@@ -30,15 +31,8 @@ def test_no_kernel_does_what_is_undefined(tmp_path: Path) -> None:
     ]  # fmt: skip
     subprocess.run([cmake, "-S", ROOT / "onnxcompress" / "csrc", "-B", build, *options], check=True, timeout=120)
     subprocess.run([cmake, "--build", build, "--parallel", "2"], check=True, timeout=3000)
-    # The C++ runtime too: AddressSanitizer finds its __cxa_throw when it starts, and Python itself does not link it.
-    preload = [
-        subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
-        for name in ("libasan.so", "libstdc++.so.6")
-    ]
     environment = {
-        **os.environ,
-        "LD_PRELOAD": " ".join(preload),
-        "ASAN_OPTIONS": "detect_leaks=0,abort_on_error=0,exitcode=99",
+        **sanitized_environment(),
         "ONNXCOMPRESS_LIBRARY": str(build / "libonnxcompress.so"),
         "PYTHONPATH": str(ROOT),
     }

@@ -67,20 +67,6 @@ struct DenseTile : TileShape<kRows, kColumns, kRowsOfWarp, kColumnsOfWarp> {
   }
 };
 
-// For large results: 64 x 64 sums to a warp, for which it reads 8 KB of shared memory per 64 multiplications; smaller
-// parts would be bound by shared memory, larger ones spill. 96 KB of stages: what sm_89 has.
-using Tile256 = DenseTile<128, 256, 64, 64, 4, 1>;
-// For results of too few tiles of that size: two blocks share a multiprocessor.
-using Tile128 = DenseTile<128, 128, 64, 32, 3, 2>;
-// For small ones, of which K may be cut in slices, and for any alignment.
-using Tile64 = DenseTile<64, 64, 32, 32, 4, 3>;
-
-template <class Tile, bool kAligned>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tiled(Linear layer) {
-  OC_DYNAMIC_SHARED(uint8_t, shared);
-  compute_tile<Tile, kAligned>(layer, shared);
-}
-
 // Up to 16 rows: bound by the reading of weights, so every warp reads its share of them, past shared memory, once.
 // A block has 8 * kSlabs outputs, and its 8 warps the steps of K in turn; the sums of the warps are added at the end.
 constexpr int kFewRows = 16, kFewRowsWarps = 8;
@@ -144,12 +130,6 @@ __global__ void __launch_bounds__(kAddThreads) add_slices_kernel(Linear layer, i
   columns.finish(layer.epilogue, make_int4(sums[0], sums[1], sums[2], sums[3]), row);
 }
 
-template <class Tile, bool kAligned>
-void launch_tiled(const Linear& layer, int slices, void* stream) {
-  const dim3 grid(tiles_of(layer, Tile::kRows, Tile::kColumns), static_cast<unsigned>(slices));
-  OC_LAUNCH((tiled<Tile, kAligned>), grid, dim3(Tile::kThreads), kSharedBytes<Tile>, stream, layer);
-}
-
 template <bool kAligned>
 void launch_few_rows(const Linear& layer, void* stream) {
   constexpr int kWide = 2;  // slabs, where that leaves two blocks for each multiprocessor: x is then read half as often
@@ -163,7 +143,20 @@ void launch_few_rows(const Linear& layer, void* stream) {
   }
 }
 
-bool aligned(int k) { return k % 16 == 0; }
+struct Dense {
+  // For large results: 64 x 64 sums to a warp, for which it reads 8 KB of shared memory per 64 multiplications; smaller
+  // parts would be bound by shared memory, larger ones spill. 96 KB of stages: what sm_89 has.
+  using Tile256 = DenseTile<128, 256, 64, 64, 4, 1>;
+  // For results of too few tiles of that size: two blocks share a multiprocessor.
+  using Tile128 = DenseTile<128, 128, 64, 32, 3, 2>;
+  // For small ones, of which K may be cut in slices, and for any alignment.
+  using Tile64 = DenseTile<64, 64, 32, 32, 4, 3>;
+
+  template <bool kAligned>
+  static void few_rows(const Linear& layer, void* stream) {
+    launch_few_rows<kAligned>(layer, stream);
+  }
+};
 
 int64_t count_tiles(int64_t m, int n, int rows, int columns) {
   return (m + rows - 1) / rows * ((n + columns - 1) / columns);
@@ -179,7 +172,7 @@ LinearPlan plan_linear(int64_t m, int n, int k, int multiprocessors) {
     const int64_t tiles = count_tiles(m, n, rows, columns);
     return static_cast<double>((tiles + multiprocessors - 1) / multiprocessors) * rows * columns / rate;
   };
-  if (aligned(k)) {
+  if (rows_are_aligned(k)) {
     const double of_256 = time(128, 256, 1.0), of_128 = time(128, 128, 0.85), of_64 = time(64, 64, 0.6);
     if (of_256 <= of_128 && of_256 <= of_64) return {LinearPlan::kTile256, 1};
     if (of_128 <= of_64) return {LinearPlan::kTile128, 1};
@@ -201,22 +194,6 @@ void add_slices(const Linear& layer, int slices, void* stream) {
   OC_LAUNCH(add_slices_kernel, dim3(blocks), dim3(kAddThreads), 0, stream, layer, slices);
 }
 
-void linear(const Linear& layer, void* stream) {
-  if (layer.m == 0) return;
-  const LinearPlan plan = plan_linear(layer.m, layer.n, layer.k, layer.multiprocessors);
-  const bool fast = aligned(layer.k);
-  switch (plan.kernel) {
-    case LinearPlan::kFewRows:
-      return fast ? launch_few_rows<true>(layer, stream) : launch_few_rows<false>(layer, stream);
-    case LinearPlan::kTile256:
-      return launch_tiled<Tile256, true>(layer, 1, stream);
-    case LinearPlan::kTile128:
-      return launch_tiled<Tile128, true>(layer, 1, stream);
-    case LinearPlan::kTile64:
-      fast ? launch_tiled<Tile64, true>(layer, plan.slices, stream)
-           : launch_tiled<Tile64, false>(layer, plan.slices, stream);
-      if (plan.slices > 1) add_slices(layer, plan.slices, stream);
-  }
-}
+void linear(const Linear& layer, void* stream) { launch_planned<Dense>(layer, stream); }
 
 }  // namespace oc::cuda

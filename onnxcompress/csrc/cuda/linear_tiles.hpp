@@ -208,4 +208,38 @@ __device__ __forceinline__ void compute_tile(const Linear& layer, uint8_t* share
 // Adds the slices of K that store_partial() wrote, and finishes. Defined in linear.cu.
 void add_slices(const Linear& layer, int slices, void* stream);
 
+inline bool rows_are_aligned(int k) { return k % 16 == 0; }
+
+template <class Tile, bool kAligned>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tiled(Linear layer) {
+  OC_DYNAMIC_SHARED(uint8_t, shared);
+  compute_tile<Tile, kAligned>(layer, shared);
+}
+
+template <class Tile, bool kAligned>
+void launch_tiled(const Linear& layer, int slices, void* stream) {
+  const dim3 grid(tiles_of(layer, Tile::kRows, Tile::kColumns), static_cast<unsigned>(slices));
+  OC_LAUNCH((tiled<Tile, kAligned>), grid, dim3(Tile::kThreads), kSharedBytes<Tile>, stream, layer);
+}
+
+// Launches what plan_linear() says. Family: Tile256, Tile128 and Tile64, and few_rows<kAligned>(layer, stream).
+template <class Family>
+void launch_planned(const Linear& layer, void* stream) {
+  if (layer.m == 0) return;
+  const LinearPlan plan = plan_linear(layer.m, layer.n, layer.k, layer.multiprocessors);
+  const bool aligned = rows_are_aligned(layer.k);
+  switch (plan.kernel) {
+    case LinearPlan::kFewRows:
+      return aligned ? Family::template few_rows<true>(layer, stream) : Family::template few_rows<false>(layer, stream);
+    case LinearPlan::kTile256:
+      return launch_tiled<typename Family::Tile256, true>(layer, 1, stream);
+    case LinearPlan::kTile128:
+      return launch_tiled<typename Family::Tile128, true>(layer, 1, stream);
+    case LinearPlan::kTile64:
+      aligned ? launch_tiled<typename Family::Tile64, true>(layer, plan.slices, stream)
+              : launch_tiled<typename Family::Tile64, false>(layer, plan.slices, stream);
+      if (plan.slices > 1) add_slices(layer, plan.slices, stream);
+  }
+}
+
 }  // namespace oc::cuda

@@ -76,17 +76,6 @@ struct SparseTile : TileShape<kRows, kColumns, kRowsOfWarp, kColumnsOfWarp> {
   }
 };
 
-// As in linear.cu; a stage has half the weights and an eighth of that in metadata.
-using Tile256 = SparseTile<128, 256, 64, 64, 4, 1>;
-using Tile128 = SparseTile<128, 128, 64, 32, 3, 2>;
-using Tile64 = SparseTile<64, 64, 32, 32, 4, 3>;
-
-template <class Tile, bool kAligned>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tiled(Linear layer) {
-  OC_DYNAMIC_SHARED(uint8_t, shared);
-  compute_tile<Tile, kAligned>(layer, shared);
-}
-
 // Up to 8 * kEights rows: a block has 16 outputs, and its 8 warps the steps of K in turn, past shared memory; the sums
 // of the warps are added at the end.
 constexpr int kFewRowsWarps = 8;
@@ -132,30 +121,20 @@ void launch_few_rows(const Linear& layer, void* stream) {
   }
 }
 
-template <class Tile, bool kAligned>
-void launch_tiled(const Linear& layer, int slices, void* stream) {
-  const dim3 grid(tiles_of(layer, Tile::kRows, Tile::kColumns), static_cast<unsigned>(slices));
-  OC_LAUNCH((tiled<Tile, kAligned>), grid, dim3(Tile::kThreads), kSharedBytes<Tile>, stream, layer);
-}
+struct Sparse {
+  // As in linear.cu; a stage has half the weights and an eighth of that in metadata.
+  using Tile256 = SparseTile<128, 256, 64, 64, 4, 1>;
+  using Tile128 = SparseTile<128, 128, 64, 32, 3, 2>;
+  using Tile64 = SparseTile<64, 64, 32, 32, 4, 3>;
+
+  template <bool kAligned>
+  static void few_rows(const Linear& layer, void* stream) {
+    launch_few_rows<kAligned>(layer, stream);
+  }
+};
 
 }  // namespace
 
-void sparse24(const Linear& layer, void* stream) {
-  if (layer.m == 0) return;
-  const LinearPlan plan = plan_linear(layer.m, layer.n, layer.k, layer.multiprocessors);
-  const bool aligned = layer.k % 16 == 0;
-  switch (plan.kernel) {
-    case LinearPlan::kFewRows:
-      return aligned ? launch_few_rows<true>(layer, stream) : launch_few_rows<false>(layer, stream);
-    case LinearPlan::kTile256:
-      return launch_tiled<Tile256, true>(layer, 1, stream);
-    case LinearPlan::kTile128:
-      return launch_tiled<Tile128, true>(layer, 1, stream);
-    case LinearPlan::kTile64:
-      aligned ? launch_tiled<Tile64, true>(layer, plan.slices, stream)
-              : launch_tiled<Tile64, false>(layer, plan.slices, stream);
-      if (plan.slices > 1) add_slices(layer, plan.slices, stream);
-  }
-}
+void sparse24(const Linear& layer, void* stream) { launch_planned<Sparse>(layer, stream); }
 
 }  // namespace oc::cuda
