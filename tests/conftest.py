@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,10 @@ import pytest
 
 # `from tests.zoo import ...` must work however pytest was started; last, so that it hides nothing installed.
 sys.path.append(str(Path(__file__).parents[1]))
+
+# Whatever starts a program in the background makes it deaf to Ctrl-C, and all that it starts: tests send Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from tests.models import small_cnn, wide_cnn
 from tests.zoo import ZOO, ZooModel
