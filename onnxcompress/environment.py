@@ -116,9 +116,16 @@ def library_state() -> str:
     if path is None:
         return "no native library for this platform: function bodies run in its place"
     try:
-        return f"native library {path.name}, kernels for {library.instruction_set()}"
+        cuda = _cuda_state(library.cuda_devices())
+        return f"native library {path.name}, kernels for {library.instruction_set()}, {cuda}"
     except OSError as error:
         return f"native library {path} does not load: {error}"
+
+
+def _cuda_state(devices: int | None) -> str:
+    if devices is None:
+        return "none for CUDA"
+    return f"and for CUDA ({devices} device{'s' * (devices != 1)} here)"
 
 
 def describe(found: Environment) -> list[str]:
@@ -188,7 +195,7 @@ def working_providers() -> dict[str, bool]:
     """
     import onnxruntime as ort
 
-    return {name: _works(name) for name in ort.get_available_providers()}
+    return {name: provider_works(name) for name in ort.get_available_providers()}
 
 
 _PROBE = """
@@ -207,7 +214,8 @@ sys.exit(0 if provider in session.get_providers() and value[0] == 2.0 else 1)
 """
 
 
-def _works(provider: str) -> bool:
+def provider_works(provider: str) -> bool:
+    """Whether a session of ONNX Runtime really runs on this execution provider; tried in a process of its own."""
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", _PROBE, provider]
     try:

@@ -40,8 +40,8 @@ def test_instruction_sets_are_those_of_the_processor(monkeypatch: pytest.MonkeyP
 
 
 def test_provider_that_cannot_run_does_not_count() -> None:
-    assert module._works("CPUExecutionProvider")
-    assert not module._works("NoSuchExecutionProvider")
+    assert module.provider_works("CPUExecutionProvider")
+    assert not module.provider_works("NoSuchExecutionProvider")
 
 
 def fake_versions(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:

@@ -33,7 +33,11 @@ def native_outputs(visit: Visit) -> list[Facts]:
     """
     op = OPS[visit.node.op_type]
     shapes = output_shapes(op, _attributes(visit), _shapes(visit))
-    types = {port.name: ir.DataType[port.types[0].upper()] for port in op.outputs}
+    first = visit.input(0)
+    types = {
+        port.name: ir.DataType[port.types[0].upper()] if len(port.types) == 1 or first is None else first.dtype
+        for port in op.outputs
+    }  # of several, that of the first input
     pairs = zip(visit.node.outputs, op.outputs, strict=False)
     return [Facts(value.name or "", types[port.name], shapes[port.name]) for value, port in pairs]
 
@@ -60,6 +64,9 @@ def native_quantization(visit: Visit) -> Quantization | None:
     """How it runs; None for an operator without products."""
     if visit.node.op_type not in COUNTED:
         return None
+    if visit.node.op_type == "WeightOnlyLinear":
+        bits = _attributes(visit).get("bits", OPS["WeightOnlyLinear"].attributes["bits"])
+        return Quantization("weight-only", f"int{bits}", None, "its activations are float")
     inputs = dict(named_inputs(visit))
     scale = inputs.get("x_scale")
     activations = "uint8 dynamic" if scale is not None and not scale.constant else "uint8 static"
@@ -75,6 +82,12 @@ def native_macs(visit: Visit) -> int | None:
 def _layer(visit: Visit) -> int | None:
     weight = matrix(visit)
     return None if weight is None else product((visit.outputs[0].size, weight[1]))
+
+
+def _weight_only(visit: Visit) -> int | None:
+    weight, x = matrix(visit), visit.inputs[0]
+    rows = None if x is None or not x.shape else product(x.shape[:-1])
+    return None if weight is None or rows is None else rows * weight[0] * weight[1]
 
 
 def _transposed(visit: Visit) -> int | None:
@@ -98,6 +111,7 @@ def _gate(visit: Visit) -> int | None:
 
 COUNTED: Mapping[str, Callable[[Visit], int | None]] = {
     **dict.fromkeys(("QLinear", "QLinear4", "QSparseLinear", "QLinearLayerNorm", "QConv", "QSparseConv"), _layer),
+    "WeightOnlyLinear": _weight_only,
     "QConvTranspose": _transposed,
     "QAttention": _attention,
     "QSqueezeExcite": _gate,

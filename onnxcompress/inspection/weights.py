@@ -119,6 +119,11 @@ class Uses:
                     self.scales.add(root)
                 elif op == "QLinear4" and name == "w" and whole is not None:
                     self.packed[root], self.zero[root] = (4, math.prod(whole)), 8
+                elif op == "WeightOnlyLinear" and name == "w" and whole is not None:
+                    bits = int(visit.attribute("bits", 4))
+                    self.packed[root] = (bits, math.prod(whole))
+                    zero_points = visit.input(3) is not None
+                    self.zero[root] = None if zero_points else 1 << (bits - 1)
                 elif name == "values" and whole is not None:
                     self.packed[root] = (0, math.prod(whole))
                 elif name in ("w", "w1", "w2") and op in ("QConv", "QConvTranspose"):

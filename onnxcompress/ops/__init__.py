@@ -25,6 +25,7 @@ from onnxcompress.ops.qsparselinear import QSPARSELINEAR
 from onnxcompress.ops.qsqueezeexcite import QSQUEEZEEXCITE
 from onnxcompress.ops.qtable import QTABLE
 from onnxcompress.ops.quantizenhwc import QUANTIZENHWC
+from onnxcompress.ops.weightonlylinear import WEIGHTONLYLINEAR
 
 OPS: dict[str, Op] = {
     op.name: op
@@ -48,6 +49,7 @@ OPS: dict[str, Op] = {
         QSQUEEZEEXCITE,
         QUANTIZENHWC,
         DEQUANTIZENCHW,
+        WEIGHTONLYLINEAR,
     )
 }
 """By type."""

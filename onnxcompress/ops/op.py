@@ -61,6 +61,7 @@ class Variant:
         outputs: names of the outputs that are wanted.
         attributes: all of the operator's, defaults filled in.
         opset: of the model's standard domain.
+        sizes: last dimensions of the inputs given, where they are known.
     """
 
     inputs: Mapping[str, str]
@@ -68,6 +69,7 @@ class Variant:
     outputs: tuple[str, ...]
     attributes: Attributes
     opset: int
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
         """Is this input given?"""
@@ -118,7 +120,9 @@ class Op:
         attributes = dict(self.attributes)
         attributes |= {name: _attribute_value(attribute) for name, attribute in node.attributes.items()}
         known = {name: shape for name, shape in shapes.items() if shape is not None}
-        return Variant(types, known, wanted, attributes, opset)
+        lasts = {name: value.shape[-1] for name, value in given.items() if value.shape}
+        sizes = {name: size for name, size in lasts.items() if isinstance(size, int)}
+        return Variant(types, known, wanted, attributes, opset, sizes)
 
     def function(self, variant: Variant) -> ir.Function:
         """The body as a model-local function. Its overload tells variants apart.

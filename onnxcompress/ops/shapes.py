@@ -49,6 +49,9 @@ def weight_matrix(op: Op, attributes: Attributes, inputs: Mapping[str, Shape | N
             k = cast("int", a["in_features"] if op.name == "QSparseLinear" else a["in_channels"])
             return _sparse_outputs(known), k * math.prod(_pair(a, "kernel_shape") if "kernel_shape" in a else ())
         outputs, *products = cast("tuple[int, ...]", known["w"])
+        if op.name == "WeightOnlyLinear" and a["bits"] == 4:
+            last = known["x"][-1] if "x" in known else None
+            return outputs, last if isinstance(last, int) else 2 * products[0]
         return outputs, math.prod(products) * (2 if op.name == "QLinear4" else 1)
     except (KeyError, IndexError, ValueError):
         return None
@@ -60,6 +63,11 @@ def _like(name: str) -> Rule:
 
 def _linear(attributes: Attributes, shapes: Shapes) -> Shape:
     return (*shapes["x"][:-1], shapes["w"][0])
+
+
+def _weight_only(attributes: Attributes, shapes: Shapes) -> Shape:
+    x, w = shapes["x"], shapes["w"]
+    return (*x[:-1], cast("int", w[0]) // 2 if attributes["gated"] else w[0])
 
 
 def _sparse_linear(attributes: Attributes, shapes: Shapes) -> Shape:
@@ -187,6 +195,7 @@ def _pair(attributes: Attributes, name: str) -> tuple[int, int]:
 _RULES: Mapping[str, Rule] = {
     "QLinear": _linear,
     "QLinear4": _linear,
+    "WeightOnlyLinear": _weight_only,
     "QSparseLinear": _sparse_linear,
     "QLinearLayerNorm": _linear,
     "QLayerNorm": _like("x"),

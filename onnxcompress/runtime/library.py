@@ -64,6 +64,7 @@ def _loaded(path: str) -> ctypes.CDLL:
     library.onnxcompress_has_instruction_set.argtypes = [ctypes.c_char_p]
     library.onnxcompress_has_instruction_set.restype = ctypes.c_bool
     library.onnxcompress_peak.restype = ctypes.c_double
+    library.onnxcompress_cuda_devices.restype = ctypes.c_int
     return library
 
 
@@ -91,6 +92,13 @@ def has_instruction_set(name: str) -> bool:
     """Are there kernels for it that this processor can run?"""
     path = library_path()
     return path is not None and bool(_loaded(str(path)).onnxcompress_has_instruction_set(name.encode()))
+
+
+def cuda_devices() -> int | None:
+    """CUDA devices that are there now; None where the library has no kernels for them, or there is no library."""
+    path = library_path()
+    count = int(_loaded(str(path)).onnxcompress_cuda_devices()) if path else -1
+    return None if count < 0 else count
 
 
 def peak() -> float:

@@ -12,6 +12,7 @@ from onnxcompress.passes.lower.native import LowerNative, native_nodes
 from onnxcompress.passes.lower.residual import KeepResidualSum
 from onnxcompress.passes.lower.silu import FuseSiLU
 from onnxcompress.passes.lower.transformer import attention_tensors
+from onnxcompress.passes.lower.weight_only import LowerWeightOnly
 
 __all__ = [
     "FoldFocus",
@@ -20,6 +21,7 @@ __all__ = [
     "KeepBiasSum",
     "KeepResidualSum",
     "LowerNative",
+    "LowerWeightOnly",
     "attention_tensors",
     "native_nodes",
     "replaced_nodes",

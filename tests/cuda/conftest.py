@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from tests.cuda.emulated import Emulated, build
+from tests.cuda.library import build_library, missing_tool
 
 Emulate = Callable[[str, Sequence[str], str], Emulated]
 
@@ -25,6 +27,14 @@ def emulate(tmp_path_factory: pytest.TempPathFactory) -> Emulate:
         return built[family]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library with its CUDA operators emulated, built once in a session."""
+    if tool := missing_tool("EMULATED"):
+        pytest.skip(f"no {tool}")
+    return build_library(tmp_path_factory.mktemp("emulated_library"), "EMULATED")
 
 
 @pytest.fixture(params=["forward", "reversed"])

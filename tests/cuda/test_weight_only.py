@@ -87,6 +87,14 @@ def test_outputs_of_every_alignment(library: Emulated, order: str, m: int, n: in
         check_layer(library, Case(m, n, 64, gated=gated, residual=True, floats=floats))
 
 
+@pytest.mark.parametrize("m", [2, 30])
+@pytest.mark.parametrize("n", [31, 32])
+def test_residuals_in_floats(library: Emulated, order: str, m: int, n: int) -> None:
+    """They are not rounded to halves."""
+    for gated in (False, True):
+        check_layer(library, Case(m, n, 64, gated=gated, residual=True, float_residual=True))
+
+
 @pytest.mark.parametrize("m", [1, 20])
 @pytest.mark.parametrize("k", [40, 41])
 def test_rows_of_x_that_are_not_there_are_not_read(library: Emulated, m: int, k: int) -> None:

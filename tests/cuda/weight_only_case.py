@@ -93,6 +93,7 @@ class WeightOnlyLayer(ctypes.Structure):
         ("activation", ctypes.c_int),
         ("gated", ctypes.c_bool),
         ("float_output", ctypes.c_bool),
+        ("float_residual", ctypes.c_bool),
         ("partial", ctypes.c_void_p),
         ("arrived", ctypes.c_void_p),
     )
@@ -115,6 +116,7 @@ class Case:
     activation: str = ""
     gated: bool = False
     floats: bool = True
+    float_residual: bool = False
     processors: int = 0
 
     @property
@@ -177,7 +179,7 @@ def run(library: Emulated, case: Case, matrices: list[Matrix], x: Array, **array
     sources = [matrix.source(library) for matrix in matrices]
     layer = library.structure(
         WeightOnlyLayer, m=case.m, x=x, y=y, activation=activation_number(case.activation), gated=case.gated,
-        float_output=case.floats, **arrays,
+        float_output=case.floats, float_residual=case.float_residual, **arrays,
     )  # fmt: skip
     facts = np.zeros(5, np.int64)
     up = sources[1] if case.gated else None
@@ -198,7 +200,8 @@ def check_layer(library: Emulated, case: Case) -> tuple[int, int]:
     if case.bias:
         arrays["bias"] = rng.normal(0, 1, case.n * len(matrices)).astype(np.float32)
     if case.residual:
-        arrays["residual"] = rng.normal(0, 1, (case.m, case.n)).astype(np.float16)
+        kind = np.float32 if case.float_residual else np.float16
+        arrays["residual"] = rng.normal(0, 1, (case.m, case.n)).astype(kind)
     y, (tile_rows, splits, _, arrived, zero_after) = run(library, case, matrices, x, **arrays)
 
     sums, size = [], np.zeros((case.m, case.n))

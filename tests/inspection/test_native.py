@@ -24,7 +24,7 @@ from tests.ops.cases.case import Array, Case
 MADE = {"cnn": lowered_cnn, "encoder": lowered_encoder}
 WITH_PRODUCTS = [
     "QLinear", "QLinear4", "QSparseLinear", "QLinearLayerNorm", "QConv", "QSparseConv", "QConvTranspose", "QAttention",
-    "QSqueezeExcite",
+    "QSqueezeExcite", "WeightOnlyLinear",
 ]  # fmt: skip
 
 
@@ -51,6 +51,10 @@ def dense(case: Case) -> Array:
     """The weights [N, ...] as integers; for transposed convolutions and others too."""
     given = inputs_of(case)
     if not case.op.startswith("QSparse"):
+        if case.op == "WeightOnlyLinear":
+            codes = unpack4(given["w"]) if case.attributes["bits"] == 4 else given["w"]
+            middle = 1 << (int(case.attributes["bits"]) - 1)
+            return np.asarray(codes[:, : given["x"].shape[-1]].astype(np.int64) - middle)
         return unpack4(given["w"]).astype(np.int64) - 8 if case.op == "QLinear4" else given["w"]
     values, row_start, column = (given[name] for name in ("values", "row_start", "column"))
     kh, kw = case.attributes.get("kernel_shape", (1, 1))
@@ -68,6 +72,8 @@ def products(case: Case) -> int:
     if case.op == "QSqueezeExcite":
         return int(y.shape[0] * (given["w1"].size + given["w2"].size))
     w = dense(case)
+    if case.op == "WeightOnlyLinear":  # gated ones have half as many results
+        return int(math.prod(given["x"].shape[:-1]) * w.size)
     if case.op == "QConvTranspose":
         return int(math.prod(given["x"].shape[:3]) * w.size)
     return int(y.size // w.shape[0] * w.size)
@@ -78,7 +84,11 @@ def test_work_of_each_operator(case: Case) -> None:
     found = inspected(case)
     (node,) = found.nodes
     assert node.macs == products(case)
-    assert node.quantization is not None and node.quantization.state == "quantized"
+    assert node.quantization is not None
+    if case.op == "WeightOnlyLinear":
+        assert (node.quantization.state, node.quantization.weights) == ("weight-only", f"int{case.attributes['bits']}")
+        return
+    assert node.quantization.state == "quantized"
     dynamic = np.ndim(inputs_of(case).get("x_scale", 0.0)) > 0
     assert node.quantization.activations == f"uint8 {'dynamic' if dynamic else 'static'}"
     assert (found.unknown_macs, found.unknown_activations) == (0, 0)
@@ -92,7 +102,9 @@ def test_other_operators_have_no_products(op: str) -> None:
     assert node.activation_bytes
 
 
-@pytest.mark.parametrize("op", ["QLinear", "QLinear4", "QSparseLinear", "QLinearLayerNorm", "QConv", "QSparseConv"])
+@pytest.mark.parametrize(
+    "op", ["QLinear", "QLinear4", "QSparseLinear", "QLinearLayerNorm", "QConv", "QSparseConv", "WeightOnlyLinear"]
+)
 def test_weights_are_those_of_the_dense_layer(op: str) -> None:
     case = next(case for case in ALL if case.op == op and all(np.size(x) for x in case.inputs if x is not None))
     found = inspected(case)

@@ -16,6 +16,7 @@ import onnxruntime as ort
 from onnxcompress.ops import DOMAIN, OPS
 from onnxcompress.passes.lower.functions import AttachFunctions
 from onnxcompress.runtime import library
+from onnxcompress.runtime.devices import CPU, CUDA
 from tests.ops.cases.case import Array, Case
 
 OPSET = 21
@@ -49,9 +50,20 @@ def kernel(case: Case, instruction_set: str, threads: int = 1) -> Outputs:
         return _run(case, model(case, functions=False), options, threads)
 
 
+def on_gpu(case: Case) -> Outputs:
+    """The native kernel for CUDA, in ONNX Runtime; nothing of the model may run on the CPU."""
+    options = ort.SessionOptions()
+    library.register(options)
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return _run(case, model(case, functions=False), options, 1, CUDA[0])
+
+
 def body(case: Case) -> Outputs:
     """The function body in stock ONNX Runtime."""
-    return _run(case, model(case), ort.SessionOptions(), 1)
+    options = ort.SessionOptions()
+    # Where it makes 4-bit products of its own of a body: with activations in float, not rounded to bytes.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
+    return _run(case, model(case), options, 1)
 
 
 class GatherElements(onnx.reference.op_run.OpRun):
@@ -102,7 +114,8 @@ def model(case: Case, functions: bool = True) -> onnx.ModelProto:
     while not outputs[-1].name:
         outputs.pop()
     for port, value in zip(op.outputs, outputs, strict=False):
-        value.type = ir.TensorType(ir.DataType[port.types[0].upper()])
+        like = ir.DataType.from_numpy(np.asarray(case.inputs[0]).dtype)  # of several, that of the first input
+        value.type = ir.TensorType(ir.DataType[port.types[0].upper()] if len(port.types) == 1 else like)
     node = ir.node(op.name, values, dict(case.attributes), domain=DOMAIN, outputs=outputs)
     graph = ir.Graph(
         [v for v in values if v is not None and v.const_value is None],
@@ -118,10 +131,12 @@ def model(case: Case, functions: bool = True) -> onnx.ModelProto:
     return ir.to_proto(made)
 
 
-def _run(case: Case, proto: onnx.ModelProto, options: ort.SessionOptions, threads: int) -> Outputs:
+def _run(
+    case: Case, proto: onnx.ModelProto, options: ort.SessionOptions, threads: int, provider: str = CPU[0]
+) -> Outputs:
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(proto.SerializeToString(), options, providers=[provider])
     feeds = {f"i{i}": x for i, x in enumerate(case.inputs) if x is not None and not _is_constant(case, i)}
     return dict(zip(case.outputs, session.run(list(case.outputs), feeds), strict=True))
 

@@ -13,7 +13,10 @@ from tests.ops import forms
 from tests.ops.cases import ALL
 from tests.ops.cases.case import Case
 
-WEIGHTED = {"QLinear", "QLinear4", "QSparseLinear", "QLinearLayerNorm", "QConv", "QSparseConv", "QConvTranspose"}
+WEIGHTED = {
+    "QLinear", "QLinear4", "WeightOnlyLinear", "QSparseLinear", "QLinearLayerNorm", "QConv", "QSparseConv",
+    "QConvTranspose",
+}  # fmt: skip
 
 
 def given(case: Case) -> dict[str, Shape | None]:
@@ -77,7 +80,10 @@ def test_the_weight_matrix_has_the_shape_of_the_dense_weights(case: Case) -> Non
         n = output_count(row_start, values.shape[1], inputs["w_scale"])
         dense = from_blocks(values, row_start, column, n, k)
     else:
-        dense = unpack4(inputs["w"]) if case.op == "QLinear4" else inputs["w"]
+        four = case.op == "QLinear4" or case.attributes.get("bits") == 4
+        dense = unpack4(inputs["w"]) if four else inputs["w"]
+        if case.op == "WeightOnlyLinear":
+            dense = dense[:, : inputs["x"].shape[-1]]
     assert matrix == (dense.shape[0], dense[0].size)
 
 

@@ -38,7 +38,7 @@
 #define __shared__ static  // of the one block that runs
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define __align__(bytes) alignas(bytes)
+#define __align__(bytes) __attribute__((aligned(bytes)))
 #define __grid_constant__
 
 struct uint3 {

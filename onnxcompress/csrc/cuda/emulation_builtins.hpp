@@ -187,6 +187,13 @@ inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
   return result;
 }
 
+// The greater of each pair of bytes.
+inline unsigned __vmaxu4(unsigned x, unsigned y) {
+  unsigned result = 0;
+  for (int i = 0; i < 32; i += 8) result |= std::max(x >> i & 255, y >> i & 255) << i;
+  return result;
+}
+
 namespace oc::cuda::emulation {
 
 template <class A, class B>

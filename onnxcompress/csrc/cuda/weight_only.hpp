@@ -30,10 +30,10 @@ struct WeightOnlyLayer {
   int m = 0;
   const void* x = nullptr;         // half [m][k], aligned to 16 bytes (rows need not be: they are then read slower)
   const float* bias = nullptr;     // [n], of gate and up in turn
-  const void* residual = nullptr;  // half [m][columns]
+  const void* residual = nullptr;  // [m][columns], halves or, with float_residual, floats
   void* y = nullptr;               // [m][columns], halves or, with float_output, floats
   Activation activation = Activation::kNone;
-  bool gated = false, float_output = false;
+  bool gated = false, float_output = false, float_residual = false;
   // Of the plan's sizes, where it splits k. `arrived` must be zero, and is again when the launch has run.
   float* partial = nullptr;
   int* arrived = nullptr;

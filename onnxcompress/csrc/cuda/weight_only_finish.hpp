@@ -48,7 +48,11 @@ __device__ __forceinline__ void put(const WeightOnlyLayer& p, unsigned m, int co
   const int count = columns - column;
   if (p.residual) {
     float residual[kCount];
-    load_together(static_cast<const half*>(p.residual) + at, residual, count);
+    if (p.float_residual) {
+      load_together(static_cast<const float*>(p.residual) + at, residual, count);
+    } else {
+      load_together(static_cast<const half*>(p.residual) + at, residual, count);
+    }
     for (int i = 0; i < kCount; ++i) values[i] += residual[i];
   }
   if (p.float_output) {

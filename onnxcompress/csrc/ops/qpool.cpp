@@ -3,6 +3,7 @@
 
 #include "cpu/pool.hpp"
 #include "ops/buffer.hpp"
+#include "ops/pool_windows.hpp"
 #include "ort/op.hpp"
 
 namespace oc {
@@ -11,63 +12,28 @@ namespace {
 
 enum In { kX, kXScale, kXZero, kYScale, kYZero, kTable };
 
-// Padding is memory and time that no element of x stands for.
-constexpr int64_t kMostPad = 1024;
 constexpr int64_t kMostLine = 1 << 26;  // values of a padded row
-
-// The windows along one axis.
-struct Axis {
-  int64_t kernel, stride, before, after;
-
-  int64_t count(int64_t size, bool ceil_mode) const {
-    // Below zero the division rounds up, as in ONNX Runtime: an image less than a stride too small gives a window.
-    const int64_t span = size + before + after - kernel;
-    int64_t windows = (span + (ceil_mode ? stride - 1 : 0)) / stride + 1;
-    // A window may not begin in the padding behind the image.
-    if (ceil_mode && (windows - 1) * stride >= size + before) windows--;
-    return windows;
-  }
-  int64_t begin(int64_t window) const { return window * stride - before; }
-  // Of window: positions in the image, and those in the image and its padding.
-  int64_t valid(int64_t window, int64_t size) const {
-    return std::min(begin(window) + kernel, size) - std::max<int64_t>(begin(window), 0);
-  }
-  int64_t padded(int64_t window, int64_t size) const {
-    return std::min(begin(window) + kernel, size + after) - begin(window);
-  }
-};
 
 struct QPool : Kernel {
   double ratio;
   int x_zero, y_zero;
   std::string mode;
-  Axis down{}, across{};
-  bool ceil_mode, include_pad;
+  PoolWindows down, across;
+  bool ceil_mode = false, include_pad;
   std::optional<Tensor> table;
 
   explicit QPool(const Info& info)
       : x_zero(info.zero_point(kXZero, "x_zero_point", 0)), y_zero(info.zero_point(kYZero, "y_zero_point", 0)),
-        mode(info.text("mode", "max")), ceil_mode(info.integer("ceil_mode", 0) != 0),
-        include_pad(info.integer("count_include_pad", 0) != 0), table(info.constant(kTable)) {
+        mode(info.text("mode", "max")), include_pad(info.integer("count_include_pad", 0) != 0),
+        table(info.constant(kTable)) {
     ratio = static_cast<double>(info.scalar(kXScale, "x_scale", 1)) / info.scalar(kYScale, "y_scale", 1);
     require(!table || (table->type == kU8 && table->size() == 256), "table must be 256 bytes");
     require(mode == "max" || mode == "average" || mode == "global_average",
             "mode must be max, average or global_average");
     if (mode == "global_average") return;
     require(mode == "average" || (ratio == 1 && x_zero == y_zero), "max needs equal parameters of x and y");
-    const auto kernel = info.integers("kernel_shape", {1, 1}), strides = info.integers("strides", {1, 1}),
-               pads = info.integers("pads", {0, 0, 0, 0});
-    require(kernel.size() == 2 && strides.size() == 2 && pads.size() == 4,
-            "kernel_shape and strides must have 2 values, pads 4");
-    down = {kernel[0], strides[0], pads[0], pads[2]}, across = {kernel[1], strides[1], pads[1], pads[3]};
-    require(kernel[0] > 0 && kernel[1] > 0 && kernel[0] < (1 << 23) / kernel[1],
-            "kernel_shape must be at least 1 and less than 8 million together");
-    for (const Axis& axis : {down, across}) {
-      require(axis.stride >= 1 && axis.stride <= 1 << 20, "strides must be at least 1");
-      require(axis.before >= 0 && axis.after >= 0 && axis.before < axis.kernel && axis.after < axis.kernel,
-              "pads must be less than kernel_shape");
-      require(axis.before <= kMostPad && axis.after <= kMostPad, "pads must be at most 1024");
-    }
+    const PoolShape shape(info);
+    down = shape.down, across = shape.across, ceil_mode = shape.ceil_mode;
   }
 
   const uint8_t* look() const { return table ? table->as<uint8_t>() : nullptr; }

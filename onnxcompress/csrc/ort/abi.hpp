@@ -21,6 +21,7 @@ struct OrtKernelContext;
 struct OrtValue;
 struct OrtTensorTypeAndShapeInfo;
 struct OrtShapeInferContext;
+struct OrtAllocator;
 struct OrtCustomOp;
 
 enum OrtErrorCode : int { kOk = 0, kFail = 1, kInvalidArgument = 2, kInvalidGraph = 10 };
@@ -31,7 +32,7 @@ enum class ElementType : int {
 };
 
 enum Characteristic : int { kRequired = 0, kOptional = 1, kVariadic = 2 };
-enum MemoryType : int { kDefaultMemory = 0 };
+enum MemoryType : int { kHostInput = -2, kDefaultMemory = 0 };
 
 struct OrtApiBase {
   const OrtApi* (*GetApi)(uint32_t version);
@@ -50,6 +51,8 @@ struct OrtApiBase {
   F(61, GetDimensionsCount, OrtStatus*, (const OrtTensorTypeAndShapeInfo* info, size_t* out))                      \
   F(62, GetDimensions, OrtStatus*, (const OrtTensorTypeAndShapeInfo* info, int64_t* values, size_t length))        \
   F(65, GetTensorTypeAndShape, OrtStatus*, (const OrtValue* value, OrtTensorTypeAndShapeInfo** out))               \
+  F(75, AllocatorAlloc, OrtStatus*, (OrtAllocator * allocator, size_t size, void** out))                           \
+  F(76, AllocatorFree, OrtStatus*, (OrtAllocator * allocator, void* p))                                            \
   F(85, KernelInfoGetAttribute_float, OrtStatus*, (const OrtKernelInfo* info, const char* name, float* out))       \
   F(86, KernelInfoGetAttribute_int64, OrtStatus*, (const OrtKernelInfo* info, const char* name, int64_t* out))     \
   F(87, KernelInfoGetAttribute_string, OrtStatus*,                                                                 \
@@ -61,13 +64,16 @@ struct OrtApiBase {
     (OrtKernelContext * context, size_t index, const int64_t* dims, size_t count, OrtValue** out))                 \
   F(93, ReleaseStatus, void, (OrtStatus * status))                                                                 \
   F(99, ReleaseTensorTypeAndShapeInfo, void, (OrtTensorTypeAndShapeInfo * info))                                   \
+  F(132, ReleaseAllocator, void, (OrtAllocator * allocator))                                                       \
   F(163, KernelInfoGetAttributeArray_int64, OrtStatus*,                                                            \
     (const OrtKernelInfo* info, const char* name, int64_t* out, size_t* size))                                     \
+  F(193, KernelContext_GetGPUComputeStream, OrtStatus*, (const OrtKernelContext* context, void** out))             \
   F(230, KernelInfo_GetInputCount, OrtStatus*, (const OrtKernelInfo* info, size_t* out))                           \
   F(249, KernelInfoGetConstantInput_tensor, OrtStatus*,                                                            \
     (const OrtKernelInfo* info, size_t index, int* is_constant, const OrtValue** out))                             \
   F(274, KernelContext_ParallelFor, OrtStatus*,                                                                    \
-    (const OrtKernelContext* context, void (*fn)(void*, size_t), size_t total, size_t num_batch, void* user_data))
+    (const OrtKernelContext* context, void (*fn)(void*, size_t), size_t total, size_t num_batch, void* user_data)) \
+  F(278, KernelInfoGetAllocator, OrtStatus*, (const OrtKernelInfo* info, MemoryType type, OrtAllocator** out))
 
 // The functions above by name, read from the runtime's table once.
 struct Api {

@@ -6,6 +6,13 @@
 
 #include "cpu/isa.hpp"
 #include "cpu/peak.hpp"
+#ifdef OC_CUDA
+#include "cuda/runtime.hpp"
+#include "ops/cuda/registry.hpp"
+#ifdef OC_CUDA_EMULATED
+#include "cuda/emulation.hpp"
+#endif
+#endif
 #include "ops/registry.hpp"
 #include "ort/op.hpp"
 
@@ -28,14 +35,17 @@ struct CustomOp : ort::OrtCustomOp {
   explicit CustomOp(const OpDefinition& d) : ort::OrtCustomOp{}, definition(&d) {
     version = ort::kApiVersion;
     GetName = [](const ort::OrtCustomOp* op) { return of(op).name; };
-    GetExecutionProviderType = [](const ort::OrtCustomOp*) -> const char* { return "CPUExecutionProvider"; };
+    GetExecutionProviderType = [](const ort::OrtCustomOp* op) { return of(op).provider.name; };
     GetInputType = [](const ort::OrtCustomOp* op, size_t i) { return of(op).inputs[i].type; };
     GetInputTypeCount = [](const ort::OrtCustomOp* op) { return of(op).inputs.size(); };
     GetOutputType = [](const ort::OrtCustomOp* op, size_t i) { return of(op).outputs[i].type; };
     GetOutputTypeCount = [](const ort::OrtCustomOp* op) { return of(op).outputs.size(); };
     GetInputCharacteristic = [](const ort::OrtCustomOp* op, size_t i) { return of(op).inputs[i].characteristic; };
     GetOutputCharacteristic = [](const ort::OrtCustomOp* op, size_t i) { return of(op).outputs[i].characteristic; };
-    GetInputMemoryType = [](const ort::OrtCustomOp*, size_t) { return ort::kDefaultMemory; };
+    GetInputMemoryType = [](const ort::OrtCustomOp* op, size_t i) {
+      const auto& host = of(op).host_inputs;
+      return std::find(host.begin(), host.end(), i) == host.end() ? ort::kDefaultMemory : ort::kHostInput;
+    };
     GetVariadicInputMinArity = [](const ort::OrtCustomOp*) { return 1; };
     GetVariadicInputHomogeneity = [](const ort::OrtCustomOp*) { return 1; };
     GetVariadicOutputMinArity = [](const ort::OrtCustomOp*) { return 1; };
@@ -50,7 +60,7 @@ struct CustomOp : ort::OrtCustomOp {
   static ort::OrtStatus* create(const ort::OrtCustomOp* op, const ort::OrtApi*, const ort::OrtKernelInfo* info,
                                 void** kernel) {
     try {
-      *kernel = of(op).create(Info(*api, info)).release();
+      *kernel = of(op).create(Info(*api, info, of(op).provider.from_device)).release();
       return nullptr;
     } catch (const std::exception& error) {
       return failure((std::string(of(op).name) + ": " + error.what()).c_str());
@@ -69,6 +79,19 @@ struct CustomOp : ort::OrtCustomOp {
   }
 };
 
+// All operators, for all providers.
+std::vector<OpDefinition> definitions() {
+#ifdef OC_CUDA_EMULATED
+  return device_registry();  // they stand in for the CPU's
+#else
+  std::vector<OpDefinition> all = registry();
+#ifdef OC_CUDA
+  all.insert(all.end(), device_registry().begin(), device_registry().end());
+#endif
+  return all;
+#endif
+}
+
 }  // namespace
 }  // namespace oc
 
@@ -82,10 +105,11 @@ OC_EXPORT oc::ort::OrtStatus* RegisterCustomOps(oc::ort::OrtSessionOptions* opti
   api = &the_api;
   static ort::OrtCustomOpDomain* domain = nullptr;
   if (!domain) {
+    static const std::vector<OpDefinition> all = definitions();
     static std::deque<CustomOp> ops;
     ort::OrtCustomOpDomain* made = nullptr;
     if (auto* status = api->CreateCustomOpDomain("onnxcompress", &made)) return status;
-    for (const OpDefinition& definition : registry()) {
+    for (const OpDefinition& definition : all) {
       ops.emplace_back(definition);
       if (auto* status = api->CustomOpDomain_Add(made, &ops.back())) return status;
     }
@@ -102,6 +126,20 @@ OC_EXPORT bool onnxcompress_force_instruction_set(const char* wanted) { return o
 
 // Whether there are kernels for an instruction set, and the processor has it.
 OC_EXPORT bool onnxcompress_has_instruction_set(const char* wanted) { return oc::has_isa(wanted); }
+
+// What the library was built with for CUDA: -1 no kernels; else how many devices there are now.
+OC_EXPORT int onnxcompress_cuda_devices() {
+#ifdef OC_CUDA
+  return oc::cuda::device_count();
+#else
+  return -1;
+#endif
+}
+
+#ifdef OC_CUDA_EMULATED
+// Run the threads of a block backwards, as a device may: for tests.
+OC_EXPORT void onnxcompress_emulate_backwards(bool backwards) { oc::cuda::emulation::reversed = backwards; }
+#endif
 
 // The most int8 operations (two a multiply-accumulate) that one core does in a second, in 10^9: the best of a few runs.
 OC_EXPORT double onnxcompress_peak() {

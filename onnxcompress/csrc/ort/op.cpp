@@ -4,6 +4,7 @@
 #include <atomic>
 #include <climits>
 #include <exception>
+#include <new>
 
 namespace oc {
 
@@ -58,7 +59,36 @@ Tensor borrow(const ort::Api& api, const ort::OrtValue* value) {
   return tensor;
 }
 
+size_t element_bytes(ElementType type) {
+  switch (type) {
+    case ElementType::kUint8:
+    case ElementType::kInt8:
+    case ElementType::kBool: return 1;
+    case ElementType::kFloat16: return 2;
+    case ElementType::kFloat:
+    case ElementType::kInt32: return 4;
+    case ElementType::kInt64: return 8;
+    default: throw Error("a constant has a type that no operator takes");
+  }
+}
+
 }  // namespace
+
+Memory::Memory(const ort::Api& api, ort::OrtAllocator* allocator, size_t bytes) : api_(&api), allocator_(allocator) {
+  check(api, api.AllocatorAlloc(allocator, bytes, &data_));
+  if (!data_) throw std::bad_alloc();
+}
+
+Memory& Memory::operator=(Memory&& other) noexcept {
+  std::swap(api_, other.api_);
+  std::swap(allocator_, other.allocator_);
+  std::swap(data_, other.data_);
+  return *this;
+}
+
+Memory::~Memory() {
+  if (data_) StatusGuard{*api_, api_->AllocatorFree(allocator_, data_)};
+}
 
 int64_t Info::integer(const char* name, int64_t fallback) const {
   int64_t value = 0;
@@ -99,7 +129,12 @@ std::optional<Tensor> Info::constant(size_t index) const {
   const ort::OrtValue* value = nullptr;
   check(api_, api_.KernelInfoGetConstantInput_tensor(info_, index, &is_constant, &value));
   if (!is_constant || !value) return {};
-  return borrow(api_, value);
+  Tensor tensor = borrow(api_, value);
+  if (!from_device_) return tensor;
+  const std::vector<char>& copy = copies_.emplace_back(tensor.size() * element_bytes(tensor.type));
+  if (!copy.empty()) from_device_(copies_.back().data(), tensor.data, copy.size());
+  tensor.data = copies_.back().data();
+  return tensor;
 }
 
 Tensor Info::constant(size_t index, ElementType type, const char* name) const {
@@ -121,6 +156,18 @@ uint8_t Info::zero_point(size_t index, const char* name, uint8_t fallback) const
   if (!tensor) return fallback;
   if (tensor->type != kU8 || tensor->size() != 1) throw Error(std::string(name) + " must be one uint8");
   return *tensor->as<uint8_t>();
+}
+
+std::unique_ptr<Allocator> Info::allocator() const {
+  ort::OrtAllocator* allocator = nullptr;
+  check(api_, api_.KernelInfoGetAllocator(info_, ort::kDefaultMemory, &allocator));
+  return std::make_unique<Allocator>(api_, allocator);
+}
+
+void* Context::stream() const {
+  void* stream = nullptr;
+  check(api_, api_.KernelContext_GetGPUComputeStream(context_, &stream));
+  return stream;
 }
 
 size_t Context::input_count() const {

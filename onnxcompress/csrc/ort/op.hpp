@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstring>
+#include <deque>
 #include <initializer_list>
 #include <memory>
 #include <optional>
@@ -46,10 +47,46 @@ struct Tensor {
   }
 };
 
-// The node as it is when its kernel is made. Constants stay valid as long as the kernel.
+// Copies bytes between memories, on the host or on a device, and waits until they are there.
+using Copy = void (*)(void* to, const void* from, size_t bytes);
+
+// Memory of the runtime's own allocators; given back when it goes out of scope.
+class Memory {
+ public:
+  Memory() = default;
+  Memory(const ort::Api& api, ort::OrtAllocator* allocator, size_t bytes);
+  Memory(Memory&& other) noexcept { *this = std::move(other); }
+  Memory& operator=(Memory&& other) noexcept;
+  ~Memory();
+  void* data() const { return data_; }
+
+ private:
+  const ort::Api* api_ = nullptr;
+  ort::OrtAllocator* allocator_ = nullptr;
+  void* data_ = nullptr;
+};
+
+// Where a kernel's memory comes from; must outlive it.
+class Allocator {
+ public:
+  Allocator(const ort::Api& api, ort::OrtAllocator* allocator) : api_(api), allocator_(allocator) {}
+  Allocator(const Allocator&) = delete;
+  Allocator& operator=(const Allocator&) = delete;
+  ~Allocator() { api_.ReleaseAllocator(allocator_); }
+  // Aligned to 16 bytes at least; null for none.
+  Memory allocate(size_t bytes) const { return bytes ? Memory(api_, allocator_, bytes) : Memory(); }
+
+ private:
+  const ort::Api& api_;
+  ort::OrtAllocator* allocator_;
+};
+
+// The node as it is when its kernel is made. Constants stay valid as long as the kernel, but where they are copied from
+// a device: then, as long as this.
 class Info {
  public:
-  Info(const ort::Api& api, const ort::OrtKernelInfo* info) : api_(api), info_(info) {}
+  Info(const ort::Api& api, const ort::OrtKernelInfo* info, Copy from_device = nullptr)
+      : api_(api), info_(info), from_device_(from_device) {}
 
   int64_t integer(const char* name, int64_t fallback) const;
   float real(const char* name, float fallback) const;
@@ -65,9 +102,14 @@ class Info {
   float scalar(size_t index, const char* name, float fallback) const;
   uint8_t zero_point(size_t index, const char* name, uint8_t fallback) const;
 
+  // Of the memory that the kernel's tensors are in.
+  std::unique_ptr<Allocator> allocator() const;
+
  private:
   const ort::Api& api_;
   const ort::OrtKernelInfo* info_;
+  Copy from_device_;
+  mutable std::deque<std::vector<char>> copies_;
 };
 
 // One run of a kernel.
@@ -85,6 +127,8 @@ class Context {
   // To be called when all outputs have been: an error where the node asks for another one, which operators behind it
   // would read where there is nothing.
   void check_outputs() const;
+  // The device's stream that kernels are to be launched on, a cudaStream_t.
+  void* stream() const;
 
   // fn(i) for i in [0, total), on the session's threads. An exception in any of them is thrown here.
   template <class Fn>
@@ -111,11 +155,20 @@ struct Port {
   ort::Characteristic characteristic = ort::kRequired;
 };
 
+// Whose kernels run where an operator's are; the runtime's name of it.
+struct Provider {
+  const char* name;
+  Copy from_device;  // null where its tensors are in the host's memory
+};
+constexpr Provider kHost = {"CPUExecutionProvider", nullptr};
+
 // The signature of an operator and how its kernels are made. Types of kAny are checked by the kernel.
 struct OpDefinition {
   const char* name;
   std::vector<Port> inputs, outputs;
   std::unique_ptr<Kernel> (*create)(const Info&);
+  Provider provider = kHost;
+  std::vector<size_t> host_inputs = {};  // inputs that stay in the host's memory whatever the provider
 };
 
 template <class K>

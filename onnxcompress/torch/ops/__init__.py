@@ -27,6 +27,7 @@ from onnxcompress.torch.ops.qsparselinear import qsparselinear
 from onnxcompress.torch.ops.qsqueezeexcite import qsqueezeexcite
 from onnxcompress.torch.ops.qtable import qtable
 from onnxcompress.torch.ops.quantizenhwc import quantizenhwc
+from onnxcompress.torch.ops.weightonlylinear import weightonlylinear
 
 TORCH_OPS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "EmbedLayerNorm": embedlayernorm,
@@ -48,6 +49,7 @@ TORCH_OPS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "QSqueezeExcite": qsqueezeexcite,
     "QuantizeNHWC": quantizenhwc,
     "DequantizeNCHW": dequantizenchw,
+    "WeightOnlyLinear": weightonlylinear,
 }
 
 __all__ = ["TORCH_OPS"]

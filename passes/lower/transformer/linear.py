@@ -217,7 +217,7 @@ def _bias_sum(node: ir.Node, size: int) -> tuple[Array, ir.Node] | None:
 
 def find_epilogue(linear: Linear) -> Epilogue:
     """What of activation, residual and quantization follows, each the only reader of what is before it."""
-    activation, result, nodes = _activation(linear.result)
+    activation, result, nodes = activation_after(linear.result)
     residual = None
     if (added := residual_sum(result)) is not None:
         residual, last = added
@@ -225,7 +225,7 @@ def find_epilogue(linear: Linear) -> Epilogue:
     return Epilogue(activation, residual, only_quantizer(result), result, nodes)
 
 
-def _activation(value: ir.Value) -> tuple[str, ir.Value, tuple[ir.Node, ...]]:
+def activation_after(value: ir.Value) -> tuple[str, ir.Value, tuple[ir.Node, ...]]:
     """The activation that reads a value, its result and its nodes."""
     none: tuple[str, ir.Value, tuple[ir.Node, ...]] = ("", value, ())
     if value.is_graph_output():

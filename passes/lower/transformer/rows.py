@@ -15,7 +15,7 @@ ELEMENTWISE = frozenset(
 
 BINARY = frozenset(("Add", "Sum", "Mul", "Sub", "Div"))
 
-OURS = frozenset(("QLinear", "QLayerNorm", "QLinearLayerNorm", "QAttention", "QTable"))
+OURS = frozenset(("QLinear", "QLayerNorm", "QLinearLayerNorm", "QAttention", "QTable", "WeightOnlyLinear"))
 
 
 def same_rows(a: ir.Value, b: ir.Value) -> bool:
@@ -58,7 +58,7 @@ def _source(value: ir.Value) -> ir.Value | None:
     if node.domain == DOMAIN:
         return first if node.op_type in OURS else None
     if node.domain not in STANDARD_DOMAINS:
-        return first if node.op_type == "QuickGelu" else None
+        return first if node.op_type in ("QuickGelu", "MatMulNBits") else None
     if node.op_type in ELEMENTWISE:
         return first if tensor_of(first) is None else None
     if node.op_type in ("MatMul", "Gemm"):

@@ -81,6 +81,26 @@ void qlinear4(Builder& b) {
   b.node.outputs = {to_bytes, !to_bytes};
 }
 
+void weightonlylinear(Builder& b) {
+  const int64_t rows = b.size(130), k = b.size(260), bits = b.source.pick<int64_t>({4, 8});
+  const int64_t block = b.source.pick<int64_t>({32, 0, 64, 128}), blocks = block ? (k + block - 1) / block : 1;
+  const bool gated = b.flip();
+  const int64_t n = gated ? 2 * rows : rows;
+  const Shape lead = b.source.pick<Shape>({{3}, {2, 5}, {}, {1}, {0}, {17}, {1, 1, 2}, {40}, {97}, {6}, {300}});
+  b.floats(with(lead, k), -2, 2, Given::kComputed);
+  b.bytes({n, bits == 4 ? (k + 1) / 2 : k}, Given::kConstant), b.floats({n, blocks}, -0.02f, 0.02f);
+  if (b.flip()) {
+    b.whole(ElementType::kUint8, std::vector<int64_t>(n * blocks, b.source.below(16)), {n, blocks}, Given::kConstant);
+  } else {
+    b.absent();
+  }
+  b.flip() ? b.floats({n}, -1, 1) : b.absent();
+  residual(b, lead, rows);
+  b.node.attributes["bits"] = bits, b.node.attributes["block_size"] = block;
+  b.node.attributes["gated"] = int64_t{gated};
+  activation(b);
+}
+
 // Constants of weights [n, k] of which about half of the blocks are there.
 void blocks(Builder& b, int64_t n, int64_t k) {
   const int64_t block = b.source.pick<int64_t>({4, 1, 16}), groups = (n + block - 1) / block;
@@ -152,7 +172,8 @@ const std::map<std::string, Describe>& linear_operators() {
   static const std::map<std::string, Describe> all = {
       {"QLinear", qlinear},       {"QLinear4", qlinear4},
       {"QLayerNorm", qlayernorm}, {"QSparseLinear", qsparselinear},
-      {"QSparseConv", qsparseconv}, {"QLinearLayerNorm", qlinearlayernorm}};
+      {"QSparseConv", qsparseconv}, {"QLinearLayerNorm", qlinearlayernorm},
+      {"WeightOnlyLinear", weightonlylinear}};
   return all;
 }
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parent
 INSTRUCTION_SETS = "avx2;avx512;avx512vbmi"
-OPERATORS, SETS, SEEDS = 19, 4, 6
+OPERATORS, SETS, SEEDS = 20, 4, 6
 TIMEOUT, MOST_MEGABYTES, MOST_BLOCK, LONGEST = 10, 2048, 512, 400
 
 

@@ -97,7 +97,7 @@ struct Functions {
     return nullptr;
   }
   static OrtStatus* CustomOpDomain_Add(OrtCustomOpDomain*, const OrtCustomOp* op) {
-    registered()[op->GetName(op)] = op;
+    registered().emplace(op->GetName(op), op);  // the first of those that differ in an element type
     return nullptr;
   }
   static OrtStatus* AddCustomOpDomain(OrtSessionOptions*, OrtCustomOpDomain*) { return nullptr; }
@@ -199,6 +199,25 @@ struct Functions {
       if (value->bytes) std::memset(value->data.get(), context->fill, value->bytes);
     }
     *out = value.get();
+    return nullptr;
+  }
+  static OrtStatus* KernelContext_GetGPUComputeStream(const OrtKernelContext*, void** out) {
+    *out = nullptr;
+    return nullptr;
+  }
+  static OrtStatus* KernelInfoGetAllocator(const OrtKernelInfo*, MemoryType, OrtAllocator** out) {
+    *out = reinterpret_cast<OrtAllocator*>(new char);  // memory has no other owner: leaks are looked for
+    return nullptr;
+  }
+  static void ReleaseAllocator(OrtAllocator* allocator) { delete reinterpret_cast<char*>(allocator); }
+  static OrtStatus* AllocatorAlloc(OrtAllocator*, size_t size, void** out) {
+    constexpr size_t kMost = size_t{1} << 30;
+    if (size > kMost) return status("no memory for that much");
+    *out = ::operator new(size, std::align_val_t{64});
+    return nullptr;
+  }
+  static OrtStatus* AllocatorFree(OrtAllocator*, void* p) {
+    ::operator delete(p, std::align_val_t{64});
     return nullptr;
   }
   static OrtStatus* KernelContext_ParallelFor(const OrtKernelContext* context, void (*fn)(void*, size_t), size_t total,

@@ -20,6 +20,7 @@ from tests.ops.cases.qsparselinear import CASES as QSPARSELINEAR
 from tests.ops.cases.qsqueezeexcite import CASES as QSQUEEZEEXCITE
 from tests.ops.cases.qtable import CASES as QTABLE
 from tests.ops.cases.quantizenhwc import CASES as QUANTIZENHWC
+from tests.ops.cases.weightonlylinear import CASES as WEIGHTONLYLINEAR
 
 ALL: list[Case] = [
     *EMBEDLAYERNORM,
@@ -41,4 +42,5 @@ ALL: list[Case] = [
     *QSQUEEZEEXCITE,
     *QUANTIZENHWC,
     *DEQUANTIZENCHW,
+    *WEIGHTONLYLINEAR,
 ]
