@@ -77,12 +77,12 @@ class Delivery:
                 if best is not None and best.recipe.mode != "original":
                     _save(best, written, shown=output)
                     latencies = self._race(self._opened(written))
-                    if not self.replayed and not self._pays(best, written, latencies):
+                    if latencies and not self.replayed and not self._pays(best, written, latencies):
                         best = None
                 if best is None or best.recipe.mode == "original":
                     best = None
                     _copy_model(self.source, written)
-                    latencies = [(latencies or self._race())[0]] * 2
+                    latencies = (latencies or self._race())[:1] * 2
                 result = self._result(best, output, written, latencies)
                 recipe = to_toml(best.recipe if best is not None else self._unchanged())
                 with self.interrupts.held():
@@ -95,8 +95,13 @@ class Delivery:
         return result
 
     def _race(self, *candidates: ort.InferenceSession) -> list[Latency]:
-        """The last race, of the original and a candidate or alone; short where the user or the budget wants an end."""
+        """The last race, of the original and a candidate or alone; short where the user or the budget wants an end.
+
+        Empty where the device is not here.
+        """
         bench, stopped = self.search.bench, self.interrupts.count
+        if bench.device.absent:
+            return []
         bench.progress("the last race", 0, None)
         sessions = [bench.original, *candidates]
         left = 0.0 if stopped else bench.budget.left()
@@ -141,8 +146,9 @@ class Delivery:
     def _result(self, best: Candidate | None, output: Path, written: Path, latencies: list[Latency]) -> Result:
         bench = self.search.bench
         score = best.score if best is not None and best.score is not None else bench.evaluator.original
-        original = _with(self.original, latencies[0], replace(bench.evaluator.original, name=score.name))
-        result = _with(measure(written, shown=output, feed=bench.feeds[0]), latencies[1], score)
+        before, after = latencies if latencies else (None, None)
+        original = _with(self.original, before, replace(bench.evaluator.original, name=score.name))
+        result = _with(measure(written, shown=output, feed=bench.feeds[0]), after, score)
         recipe = best.recipe if best is not None else self._unchanged()
         self._note_end()
         native = {} if best is None else {
@@ -151,7 +157,7 @@ class Delivery:
         return Result(
             original=original,
             result=result,
-            speedup={"median": latencies[1].speedup_median, "least": latencies[1].speedup_least},
+            speedup={"median": after.speedup_median, "least": after.speedup_least} if after else None,
             within_bound=score.value >= bench.bound,
             max_drop=bench.max_drop,
             nodes=[replace(self._node(d), native=native.get(d.name, "")) for d in self._decisions(best)],
@@ -165,6 +171,11 @@ class Delivery:
 
     def _note_end(self) -> None:
         bench, budget = self.search.bench, self.search.bench.budget
+        if bench.device.absent:
+            bench.notes.append(
+                f"compiled for {bench.device.target} without measuring ({bench.device.absent}): scored on the CPU, "
+                "every layer that has an operator of ours in int8"
+            )
         if self.interrupts.count:
             bench.notes.append("interrupted: this is the best of what was tried until then")
         elif self.search.cut_short:
@@ -220,8 +231,9 @@ def check_paths(source: Path, output: Path, report: Path | None, in_place: bool)
         raise ModelError(f"{report}: the report would overwrite the model; give another path")
 
 
-def _with(measured: Measured, latency: Latency, score: Score) -> Measured:
-    times = {key: value for key, value in latency.as_dict().items() if not key.startswith("speedup")}
+def _with(measured: Measured, latency: Latency | None, score: Score) -> Measured:
+    found = None if latency is None else latency.as_dict()
+    times = found and {key: value for key, value in found.items() if not key.startswith("speedup")}
     return replace(measured, latency=times, metric={"name": score.name, "value": score.value})
 
 

@@ -17,6 +17,7 @@ from onnxcompress.recipe import MOST_RECIPE, Recipe, parse_recipe, read_recipe, 
 
 RECIPE = "onnxcompress.recipe"
 SOURCE = "onnxcompress.source"
+TARGET = "onnxcompress.target"
 VERSION = "onnxcompress.version"
 
 
@@ -27,6 +28,7 @@ def mark(model: ir.Model, recipe: Recipe) -> None:
     """
     model.metadata_props[RECIPE] = base64.b64encode(zlib.compress(to_toml(recipe).encode(), 9)).decode()
     model.metadata_props[SOURCE] = recipe.source
+    model.metadata_props[TARGET] = recipe.target
     model.metadata_props[VERSION] = environment_record()["onnxcompress"]
 
 
@@ -47,6 +49,14 @@ def recipe_of(model: ir.Model) -> Recipe | None:
         return parse_recipe(data.decode("utf-8"), "the model's recipe")
     except (ValueError, binascii.Error, zlib.error) as error:
         raise CompressError(f"the model's recipe is damaged ({error})") from error
+
+
+def target_of(path: str | os.PathLike[str]) -> str:
+    """The device that a model was compressed for; "" where it does not say."""
+    try:
+        return load_model(path).metadata_props.get(TARGET, "")
+    except CompressError:  # whoever opens it will tell
+        return ""
 
 
 def find_recipe(path: str | os.PathLike[str]) -> Recipe:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import onnx_ir as ir
 
@@ -33,6 +32,7 @@ from onnxcompress.recipe import Recipe, build
 from onnxcompress.report import Result
 from onnxcompress.resume import Resume
 from onnxcompress.runtime.benchmark import run_seconds
+from onnxcompress.runtime.devices import Device, Target, find_device
 from onnxcompress.runtime.session import open_session, run
 from onnxcompress.search import Search
 from onnxcompress.slim import BY_USER, Slim
@@ -45,8 +45,6 @@ TIMED_FEEDS = 8
 LEAST_RACE = 30
 """Runs of the original that the shortest race takes as long as."""
 
-PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
-
 
 def compress(
     model: Source,
@@ -56,7 +54,7 @@ def compress(
     evaluate: str | EvaluateFunction | None = None,
     max_drop: float = 0.01,
     metric: Metric = "auto",
-    target: Literal["cpu", "cuda"] = "cpu",
+    target: Target = "cpu",
     threads: int = 1,
     budget: float | None = None,
     portable: bool = False,
@@ -76,23 +74,23 @@ def compress(
 
     Args:
         model: a path or a model; unchanged.
-        output: where the model goes; `<output>.recipe.toml` goes beside it. Nothing appears there before it has
-            been opened and scored.
-        data: feeds to calibrate on, see `open_data`. Without `evaluate` the last fifth is held out to measure.
+        output: where the model goes when it has been opened and scored; `<output>.recipe.toml` goes beside it.
+        data: feeds to calibrate on, see `open_data`. Without `evaluate` the last fifth is held out.
         evaluate: `FN(run) -> float`, higher is better; None: agreement with the original by `metric`.
         max_drop: score >= original - max_drop * |original|.
-        target: cpu (u8 activations) or cuda (s8 symmetric).
-        threads: that the result is timed with.
-        budget: seconds for the whole call; None: as long as it takes. Scoring the original and writing the
-            result are done in any case; steps that would not end in time are left out.
+        target: cpu or cuda. For a CUDA device that is not here, candidates are scored on the CPU and nothing is
+            timed: every layer that has an operator of ours is int8, within the bound.
+        threads: that the result is timed with, on a CPU.
+        budget: seconds for the whole call; steps that would not end in time are left out, but for scoring the
+            original and writing the result. None: as long as it takes.
         portable: standard operators only.
         pattern: prune too (see `prune`), and distil the result from the original; it needs torch.
         sparsity, macs: as for `prune`; None: several are tried.
-        recipe: replay this recipe, or that of a model which `compress` wrote; `portable` and `exclude` are its own.
+        recipe: replay it, or that of a model which `compress` wrote; `portable` and `exclude` are its own.
         report: where report.json goes.
         resume: a folder that keeps scores, so that an interrupted run goes on.
         exclude: names of nodes that stay float.
-        in_place: `output` may be the model's own path; the original stays there until its successor is verified.
+        in_place: `output` may be the model's own path.
         seed: of the order of the data in distillation.
         progress: called with what is going on.
 
@@ -101,18 +99,18 @@ def compress(
         why. On Ctrl-C, or when the budget ends, it is the best so far, marked `interrupted`.
 
     Raises:
-        ValueError: pattern, sparsity and macs do not go together.
-        ModelError, DataError, CalibrationError, EvaluationError: bad input; nothing is written.
+        ValueError, ModelError, DataError, CalibrationError, EvaluationError: bad input; nothing is written.
         KeyboardInterrupt: Ctrl-C before there was anything to write, or a second time; nothing is written.
     """
     wanted = levels(pattern, sparsity, macs, seed)
+    device = _device(target, bool(wanted))
     replayed = _replayed(recipe, bool(portable or exclude or wanted))
     spending = Budget(math.inf if budget is None else budget)
     with Interrupts.handled() as interrupts, saved_model(model) as path:
         loaded = load_model(path)
         check_paths(path, Path(output), None if report is None else Path(report), in_place)
         feeds = open_data(data, loaded, images=images)
-        bench = _open(path, loaded, feeds, evaluate, metric, PROVIDERS[target], threads, max_drop, spending, progress)
+        bench = _open(path, loaded, feeds, evaluate, metric, device, threads, max_drop, spending, progress)
         bench.scored = Resume.open(resume).score
         measuring = time.monotonic()
         original = measure(path, shown="" if isinstance(model, ir.Model) else path, feed=bench.feeds[0])
@@ -121,13 +119,24 @@ def compress(
         base = Recipe(
             source=original.sha256,
             portable=portable,
-            activations="s8" if target == "cuda" else "u8",
+            target=target,
             reduced_range=target == "cpu" and _saturates(),
             exclude=dict.fromkeys(exclude, "user"),
         )
         tuning = Tuning(path, bench.data, evaluate, metric, None if resume is None else Path(resume), progress)
         found = _find(Slimming(Search(bench, base), tuning), loaded, wanted, replayed, interrupts)
         return Delivery(found, path, original, interrupts, replayed is not None).deliver(Path(output), report)
+
+
+def _device(target: Target, pruned: bool) -> Device:
+    """The device to compress for; pruning needs it here."""
+    device = find_device(target)
+    if device.absent and pruned:
+        raise CompressError(
+            f"what is pruned is chosen by its speed, and {device.absent}: prune and distil the model first, "
+            "then compress the result"
+        )
+    return device
 
 
 def _replayed(recipe: str | os.PathLike[str] | None, told: bool) -> Recipe | None:
@@ -145,7 +154,7 @@ def _open(
     feeds: DataSet,
     evaluate: str | EvaluateFunction | None,
     metric: Metric,
-    providers: tuple[str, ...],
+    device: Device,
     threads: int,
     max_drop: float,
     budget: Budget,
@@ -153,10 +162,8 @@ def _open(
 ) -> Workbench:
     """Open and score the original, and see what that takes."""
     started = time.monotonic()
-    session = open_session(path, threads=threads, providers=providers)
+    session = open_session(path, threads=threads, providers=device.providers)
     opening = time.monotonic() - started
-    if providers[0] not in session.get_providers():
-        raise ModelError(f"ONNX Runtime cannot use {providers[0]} here; see onnxcompress doctor")
     held_out, calibration, note = feeds, feeds, ""
     if evaluate is None:
         calibration, held_out, _, note = split(feeds)
@@ -167,14 +174,14 @@ def _open(
     once = run_seconds(session, timed)
     progress("scoring the original", 0, None)
     started = time.monotonic()
-    scored = open_session(path, providers=providers)
+    scored = open_session(path, providers=device.providers)
     evaluator: Evaluator = (
         Agreement(scored, model, held_out, metric) if evaluate is None else UserEvaluator(evaluate, scored)
     )
     scoring = time.monotonic() - started
     return Workbench(
         source=path, original=session, evaluator=evaluator, max_drop=max_drop, data=calibration, feeds=timed,
-        threads=threads, providers=providers, progress=progress, budget=budget, notes=[note] if note else [],
+        threads=threads, device=device, progress=progress, budget=budget, notes=[note] if note else [],
         costs={"open": opening, "build": opening, "score": scoring, "time": opening + RACE_SECONDS + LEAST_RACE * once},
         run_seconds=once,
     )  # fmt: skip

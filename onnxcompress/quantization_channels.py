@@ -12,6 +12,7 @@ from onnxcompress.calibration import ChannelObserver, ChannelStatistics, stream
 from onnxcompress.calibration.taps import computed_values
 from onnxcompress.data import DataSet
 from onnxcompress.errors import CalibrationError
+from onnxcompress.passes.lower import attention_tensors
 from onnxcompress.passes.quantize import roles
 from onnxcompress.passes.quantize.smooth import NORMALIZATIONS
 from onnxcompress.progress import Progress, silent
@@ -46,6 +47,14 @@ def _is_normalized(value: ir.Value) -> bool:
     if node is None or value is not node.outputs[0]:
         return False
     return ("" if node.domain in roles.STANDARD else node.domain, node.op_type) in NORMALIZATIONS
+
+
+def head_magnitudes(
+    model: ir.Model, data: DataSet, *, threads: int = 0, progress: Progress = silent
+) -> dict[str, tuple[float, ...]]:
+    """max|x| per channel of queries, keys and values: what `LowerNative` takes as `heads`."""
+    found = _statistics(model, data, dict.fromkeys(attention_tensors(model), -1), threads, progress)
+    return {name: tuple(map(float, statistics.max_abs.astype(np.float32))) for name, statistics in found.items()}
 
 
 def mean_errors(

@@ -35,10 +35,12 @@ class Options:
     portable: bool = False
     threads: int = 0
     gptq: bool = False
+    target: Literal["cpu", "cuda"] = "cpu"
 
     def __post_init__(self) -> None:
         choices = {
-            "mode": MODES, "method": (None, *METHODS), "weights": ("int8", "int4"), "activations": ("u8", "s8", "u16"),
+            "mode": MODES, "method": (None, *METHODS), "weights": ("int8", "int4"),
+            "activations": ("u8", "s8", "u16"), "target": ("cpu", "cuda"),
         }  # fmt: skip
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -60,17 +62,29 @@ class Options:
             raise ValueError("gptq is for weights in blocks: int4, or int8 with a block size")
         if self.wide and self.activations == "s8":
             raise ValueError("wide goes with u8 activations, not with s8")
+        if self.target == "cuda":
+            self._check_cuda()
         self.weight_pass()
+
+    def _check_cuda(self) -> None:
+        if self.portable:
+            raise ValueError("target cuda means operators of our own, which portable leaves out")
+        if self.mode == "dynamic":
+            raise ValueError("for cuda there is static and weight-only quantization, no dynamic one")
+        if self.activations != "u8" or self.wide:
+            raise ValueError("the operators for cuda take u8 activations")
 
     def weight_pass(self, exclude: Sequence[str] = (), solved: Mapping[str, Blocks] | None = None) -> QuantizeWeights:
         """The pass of the weight-only mode.
 
-        Four bits become MatMulNBits unless portable; eight stay behind DequantizeLinear, per channel, which
-        ONNX Runtime 1.31 runs as fast or faster before a MatMul.
+        Four bits become MatMulNBits unless portable or for CUDA, where an operator of ours takes what DequantizeLinear
+        gives; eight stay behind DequantizeLinear, per channel, which ONNX Runtime 1.31 runs as fast or faster before a
+        MatMul.
         """
-        four = self.weights == "int4"
+        four, own = self.weights == "int4", self.target == "cuda"
         return QuantizeWeights(
-            4 if four else 8, block_size=self.block_size, form="nbits" if four and not self.portable else "dequantize",
+            4 if four else 8, block_size=self.block_size,
+            form="nbits" if four and not (self.portable or own) else "dequantize",
             accuracy_level=4, exclude=frozenset(exclude), solved=solved,
         )  # fmt: skip
 

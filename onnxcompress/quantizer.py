@@ -24,17 +24,20 @@ from onnxcompress.model_io import (
     save_model,
 )
 from onnxcompress.optimizer import Log, optimize
+from onnxcompress.passes.lower import LowerWeightOnly, attention_tensors
+from onnxcompress.passes.lower.functions import AttachFunctions
 from onnxcompress.passes.quantize import CorrectBias, Decision, EqualizeChannels, SmoothActivations
 from onnxcompress.passes.quantize.detect import quantized_operators
 from onnxcompress.passes.quantize.weight_only import LEAST_OPSET
-from onnxcompress.passes.simplify import count_nodes
+from onnxcompress.passes.simplify import DropShapes, InferShapes, count_nodes
 from onnxcompress.passes.simplify.editor import all_nodes
 from onnxcompress.progress import Progress, silent
-from onnxcompress.quantization_channels import mean_errors, smoothing_statistics
+from onnxcompress.quantization_channels import head_magnitudes, mean_errors, smoothing_statistics
 from onnxcompress.quantization_names import matching
 from onnxcompress.quantization_options import Mode, Options
 from onnxcompress.quantization_static import RangeSource, explained, wide_tensors, with_ranges
-from onnxcompress.recipe import Recipe, finish, insert, lower, make_plan, prepare
+from onnxcompress.recipe import Recipe, finish, insert, lower, make_plan, prepare, with_lowered
+from onnxcompress.runtime.devices import Target
 from onnxcompress.runtime.session import OPENED_BYTES, opening
 from onnxcompress.solvers.gptq import gptq_blocks
 
@@ -94,6 +97,7 @@ def quantize(
     portable: bool = False,
     threads: int = 0,
     gptq: bool = False,
+    target: Target = "cpu",
     progress: Progress = silent,
 ) -> Quantized:
     """Quantize a model, as it is told to: nothing is measured (`compress` searches and measures).
@@ -124,6 +128,8 @@ def quantize(
         threads: of ONNX Runtime, when data is run; 0: its choice.
         gptq: weight-only, weights in blocks: round each column so that it makes up for the ones before it, layer by
             layer on data, in the place of rounding each weight to the nearest.
+        target: cuda: operators of our own, static (u8 activations) or weight-only (float or half activations), that
+            have kernels for CUDA; the model runs on a CPU as well.
         progress: called as work goes on.
 
     Raises:
@@ -134,7 +140,7 @@ def quantize(
     """
     options = Options(
         mode, method, weights, block_size, activations, exclude, wide, smooth, equalize, bias_correction, portable,
-        threads, gptq,
+        threads, gptq, target,
     )  # fmt: skip
     options.check_sources(data=data is not None, ranges=ranges is not None)
     found = Ranges.load(ranges) if isinstance(ranges, str | os.PathLike) else ranges
@@ -217,6 +223,8 @@ def _static(
     if options.activations == "u16" or options.wide:
         _require_opset(prepared, LEAST_OPSET)
         notes.append("ONNX Runtime's CPU kernels have no 16-bit activations: such nodes run in float between Q and DQ")
+    if recipe.native:
+        recipe = _attended(recipe, prepared, options, data, notes, progress)
     source = RangeSource(
         prepared, recipe, ranges, data, options.method or DEFAULT_METHOD, options.threads, progress
     )  # fmt: skip
@@ -229,8 +237,20 @@ def _static(
         step = CorrectBias(mean_errors(prepared, result, data, threads=options.threads, progress=progress))
         step(result)
         notes.append(f"corrected the biases of {_share(step.decisions)} layers")
-    lower(result, recipe)
-    return Quantized(result, explained(decisions, reasons), notes)
+    lowered = lower(result, recipe)
+    return Quantized(result, explained(with_lowered(decisions, lowered), reasons), notes)
+
+
+def _attended(
+    recipe: Recipe, prepared: ir.Model, options: Options, data: DataSet | None, notes: list[str], progress: Progress
+) -> Recipe:
+    """The recipe with what operators for attention need to know."""
+    if not attention_tensors(prepared):
+        return recipe
+    if data is None:
+        notes.append("attention stays in float: what it needs to know of its channels is in data, not in ranges")
+        return recipe
+    return replace(recipe, heads=head_magnitudes(prepared, data, threads=options.threads, progress=progress))
 
 
 def _dynamic(model: ir.Model, options: Options, data: DataSet | None, progress: Progress) -> Quantized:
@@ -258,6 +278,9 @@ def _weight_only(model: ir.Model, options: Options, data: DataSet | None, progre
     wider = [d for d in step.decisions if d.quantized and d.reason.startswith("8 bits")]
     if options.weights == "int4" and wider:
         notes.append(f"{len(wider)} of the quantized nodes take 8 bits, having no 4-bit form; --explain says why")
+    if options.target == "cuda":
+        _lower_weights(model, notes)
+        return Quantized(model, step.decisions, notes)
     every_run = [
         d for d in step.decisions if d.quantized and d.op in ("Conv", "Gemm") and "MatMulNBits" not in d.reason
     ]
@@ -269,11 +292,24 @@ def _weight_only(model: ir.Model, options: Options, data: DataSet | None, progre
     return Quantized(model, step.decisions, notes)
 
 
+def _lower_weights(model: ir.Model, notes: list[str]) -> None:
+    """What `QuantizeWeights` wrote, in operators of our own."""
+    InferShapes()(model)  # which values are float32 or float16 is not always written down
+    lowering = LowerWeightOnly()
+    lowering(model)
+    AttachFunctions()(model)
+    DropShapes()(model)
+    left = [decision for decision in lowering.decisions if not decision.quantized]
+    if left:
+        notes.append(f"{len(left)} nodes have no operator of ours, for one because: {left[0].reason}")
+
+
 def _recipe(options: Options, *, optimize: bool) -> Recipe:
     assert options.mode != "weight-only"
     return Recipe(
         optimize=optimize, portable=options.portable, mode=options.mode, activations=options.activations,
-        method=options.method or "", residual_sum=True, tables=True, equalize=options.equalize,
+        method=options.method or "", residual_sum=options.target == "cpu", tables=True, equalize=options.equalize,
+        target=options.target, native=options.target == "cuda",
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -58,6 +58,7 @@ class Recipe:
 
     Attributes:
         source: SHA-256 of the source model's file and external data; "" when not from a file.
+        target: the device that it is for (a remark for `load`; the model runs on either).
         optimize: simplify and fuse first.
         portable: standard ops only.
         native: lower to the operators of the domain `onnxcompress`; with the static mode.
@@ -80,6 +81,7 @@ class Recipe:
     """
 
     source: str = ""
+    target: Literal["cpu", "cuda"] = "cpu"
     optimize: bool = True
     portable: bool = False
     native: bool = False
@@ -173,9 +175,13 @@ def finish(prepared: ir.Model, recipe: Recipe) -> tuple[ir.Model, list[Decision]
         ModelError: the recipe's ranges do not fit the model.
     """
     model, decisions = insert(prepared, recipe)
-    # The plan knows nothing of what only an operator of ours runs in int8, as the products of attention.
-    lowered = {d.name: d.reason for d in lower(model, recipe) if d.quantized}
-    return model, [replace(d, quantized=True, reason=lowered[d.name]) if d.name in lowered else d for d in decisions]
+    return model, with_lowered(decisions, lower(model, recipe))
+
+
+def with_lowered(decisions: Sequence[Decision], lowered: Sequence[Decision]) -> list[Decision]:
+    """What became of the nodes, of which the plan knew nothing that only an operator of ours runs in int8."""
+    reasons = {d.name: d.reason for d in lowered if d.quantized}
+    return [replace(d, quantized=True, reason=reasons[d.name]) if d.name in reasons else d for d in decisions]
 
 
 def insert(prepared: ir.Model, recipe: Recipe) -> tuple[ir.Model, list[Decision]]:
@@ -292,6 +298,8 @@ def _fits(key: str, value: Any) -> bool:
             return value in get_args(Mode)
         case "activations":
             return value in ("u8", "s8", "u16")
+        case "target":
+            return value in ("cpu", "cuda")
         case "source" | "method":
             return isinstance(value, str)
         case "smooth":

@@ -78,7 +78,9 @@ class Search:
         """The optimized float model, and of each kind of int8 the fastest; None where there is none."""
         optimized = self.attempt(self.try_float)
         start = replace(self.base, mode="float") if optimized is None else optimized.recipe
-        kinds = (self.try_native, self.try_static, self.try_dynamic)
+        # ONNX Runtime's CUDA provider has no int8 kernels of its own.
+        on_cuda = self.base.target == "cuda"
+        kinds = (self.try_native,) if on_cuda else (self.try_native, self.try_static, self.try_dynamic)
         return [optimized, *(self.attempt(step, start) for step in kinds)]
 
     def attempt(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
@@ -154,7 +156,7 @@ class Search:
 
     def without_slow_operators(self, candidate: Candidate) -> Candidate:
         """Leave nodes in standard operators where those are faster here, if the whole model gains by it."""
-        slow = self.slow_operators(candidate)
+        slow = [] if self.bench.device.absent else self.slow_operators(candidate)
         if not slow:
             return candidate
         recipe = replace(candidate.recipe, standard=dict.fromkeys(slow, "slow"))

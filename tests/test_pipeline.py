@@ -16,7 +16,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from onnxcompress import delivery, pipeline
+from onnxcompress import delivery
 from onnxcompress.errors import CompressError, DataError, EvaluationError, ModelError
 from onnxcompress.lineage import recipe_of
 from onnxcompress.model_io import load_model
@@ -360,13 +360,3 @@ def test_scores_are_taken_up_again(source: Path, tmp_path: Path) -> None:
     first = json.loads((tmp_path / "kept" / "scores.json").read_text())
     assert len(first) == 1
     assert len(calls) == 2 + len(next(iter(first.values())))
-
-
-def test_a_cuda_target_without_cuda_is_refused(source: Path, tmp_path: Path) -> None:
-    if (
-        "CUDAExecutionProvider"
-        in ort.InferenceSession(str(source), providers=list(pipeline.PROVIDERS["cuda"])).get_providers()
-    ):
-        pytest.skip("this machine has CUDA")
-    with pytest.raises(ModelError, match="cannot use CUDAExecutionProvider here; see onnxcompress doctor"):
-        compress(source, tmp_path / "o.onnx", data=images(2), target="cuda")

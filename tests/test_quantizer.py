@@ -17,6 +17,7 @@ from onnxcompress.errors import CalibrationError, ModelError
 from onnxcompress.model_io import save_model
 from onnxcompress.optimizer import optimize
 from onnxcompress.passes.lower import KeepBiasSum
+from onnxcompress.passes.quantize import Decision
 from onnxcompress.quantization_channels import mean_errors
 from onnxcompress.quantization_options import Options
 from onnxcompress.quantizer import Quantized, quantize_file
@@ -428,8 +429,9 @@ def test_an_opset_that_cannot_be_converted_is_an_error() -> None:
 def test_a_file_that_does_not_load_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_model(transformer(), tmp_path / "m.onnx")
 
-    def broken(model: ir.Model, recipe: Recipe) -> None:
+    def broken(model: ir.Model, recipe: Recipe) -> list[Decision]:
         model.graph[-1].op_type = "NoSuchOperator"
+        return []
 
     monkeypatch.setattr("onnxcompress.quantizer.lower", broken)
     data = tmp_path / "feed.npz"

@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 @click.option("--bias-correction", is_flag=True, help="Static: take each layer's mean error out of its bias.")
 @click.option("--gptq", is_flag=True, help="Weight-only in blocks, with --data: rounding that makes up for itself.")
 @click.option("--portable", is_flag=True, help="Write standard ops only, none of ONNX Runtime's own.")
+@click.option(
+    "--target", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
+    help="cuda: operators of our own, which run on both; static or weight-only.",
+)  # fmt: skip
 @click.option("--threads", default=0, show_default="ONNX Runtime's choice", help="Threads to run the model with.")
 @click.option("--explain", is_flag=True, help="Show what became of each node, and why.")
 @standard

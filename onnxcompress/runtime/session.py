@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from onnxcompress.errors import DataError, ModelError, first_line
 from onnxcompress.model_io import Source, check_file, initializer_bytes, load_model, saved_model
-from onnxcompress.runtime.library import register
+from onnxcompress.runtime.library import cuda_devices, register
 
 Feeds = Mapping[str, np.ndarray[Any, Any]]
 Array = np.ndarray[Any, Any]
@@ -139,7 +139,8 @@ def load(
     Args:
         path: the model file.
         sess_options: the caller's options; default ones when None.
-        providers: execution providers; the CPU's when None.
+        providers: execution providers; None: CUDA's, then the CPU's, for a model that was compressed for CUDA where
+            that works, and else the CPU's.
         public_key: PEM file; the model must be signed with its private key, or nothing of it reaches ONNX Runtime.
         signature: where the signature is; `<path>.sig` when None.
 
@@ -170,13 +171,20 @@ def load(
         _warn_once()
     try:
         session = ort.InferenceSession(
-            model, sess_options=options, providers=list(providers or ["CPUExecutionProvider"])
+            model, sess_options=options, providers=list(providers or _default_providers(path))
         )
     except Exception as error:
         raise ModelError(f"{path}: ONNX Runtime cannot open it: {first_line(error)}") from error
     if signed is not None and not signed.is_alone:
         signed.check_unchanged()
     return session
+
+
+def _default_providers(path: str | os.PathLike[str]) -> Sequence[str]:
+    from onnxcompress.lineage import target_of
+    from onnxcompress.runtime.devices import CPU, CUDA, why_no_cuda
+
+    return CUDA if cuda_devices() and target_of(path) == "cuda" and not why_no_cuda() else CPU
 
 
 @functools.cache

@@ -10,16 +10,26 @@ import pytest
 from onnxcompress.errors import ModelError
 from onnxcompress.inspection import inspect
 from onnxcompress.runtime import library, open_session, operators
-from onnxcompress.runtime.operators import OperatorTimes, Workload, bench_operators, workloads
+from onnxcompress.runtime.operators import OperatorTimes, bench_operators
 from onnxcompress.runtime.session import run
 from onnxcompress.runtime.table import operators_table
+from onnxcompress.runtime.workloads import (
+    Workload,
+    attention,
+    convolution,
+    float_model,
+    linear,
+    native_model,
+    sparse_linear,
+    workloads,
+)
 
 SMALL: dict[str, Callable[[], Workload]] = {
-    "QLinear": lambda: operators.linear(3, 16, 8),
-    "QSparseLinear": lambda: operators.sparse_linear(3, 32, 16, 0.5, (4, 4)),
-    "QConv": lambda: operators.convolution(9, 8, 12, 3, 2, 1),
-    "depthwise": lambda: operators.convolution(8, 16, 16, 5, 1, 16),
-    "QAttention": lambda: operators.attention(2, 5, 2, 8),
+    "QLinear": lambda: linear(3, 16, 8),
+    "QSparseLinear": lambda: sparse_linear(3, 32, 16, 0.5, (4, 4)),
+    "QConv": lambda: convolution(9, 8, 12, 3, 2, 1),
+    "depthwise": lambda: convolution(8, 16, 16, 5, 1, 16),
+    "QAttention": lambda: attention(2, 5, 2, 8),
 }
 
 
@@ -31,8 +41,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check(load: Workload) -> None:
     """The native node and its float form run, to results of one size, and cost what the workload says."""
-    model, feed = operators._native_model(load)
-    real = operators._float_model(load)
+    model, feed = native_model(load)
+    real = float_model(load)
     (native,) = run(open_session(model, threads=1), feed)
     (body,) = run(open_session(model, threads=1, native=False), feed)
     (expected,) = run(open_session(real, threads=1), {"x": load.float_x})
