@@ -12,6 +12,9 @@
 
 extern "C" bool onnxcompress_force_instruction_set(const char*);
 extern "C" bool onnxcompress_has_instruction_set(const char*);
+#ifdef OC_CUDA_EMULATED
+extern "C" void onnxcompress_emulate_backwards(bool);
+#endif
 
 namespace oc::fuzz {
 
@@ -55,6 +58,9 @@ void print_counts() {
 void compute(Session& session, const Node& node, bool altered, Source& source, Counts& count) {
   Results first, other, again;
   auto run = [&](const Node& n, uint8_t fill, bool backwards, Results* results) {
+#ifdef OC_CUDA_EMULATED
+    onnxcompress_emulate_backwards(backwards);
+#endif
     const Outcome outcome = session.run(n, fill, backwards, results);
     count.runs++, count.done += outcome == Outcome::kDone, count.no_memory += outcome == Outcome::kNoMemory;
     count.altered_done += altered && outcome == Outcome::kDone;

@@ -1,7 +1,7 @@
 """Builds the fuzzer of the native kernels and runs it.
 
     apt-get install clang-16 libclang-rt-16-dev lld-16          # or another Clang from 14 on
-    python -m tests.fuzz.kernels.run --folder FOLDER --seconds 1800
+    python -m tests.fuzz.kernels.run --folder FOLDER --seconds 1800 [--cuda]
 
 FOLDER keeps the build (some minutes for every instruction set), the corpus and what was found: `crash-*`, `timeout-*`
 and `oom-*`. Each of those is a node that the library handles badly; run it again with
@@ -11,6 +11,7 @@ and `oom-*`. Each of those is a node that the library handles badly; run it agai
 At the end a table says how many nodes of each operator were made, became kernels, ran, and gave results; `altered` are
 results of nodes that were changed after they had been right. `--coverage` builds without sanitizers, runs the corpus
 once and prints which lines of the library that reaches (it needs llvm-profdata and llvm-cov of Clang's version).
+`--cuda` fuzzes the operators for CUDA devices, whose kernels are emulated; give it a folder of its own.
 
 No ONNX Runtime takes part: runtime.cpp has the functions of its C ABI that the library calls, and a tensor there ends
 where its last byte ends. describe_*.cpp make nodes that the library takes, alter.cpp changes them.
@@ -38,7 +39,9 @@ def compiler() -> str | None:
     return next((name for name in names if shutil.which(name)), None)
 
 
-def build(folder: Path, instruction_sets: str = INSTRUCTION_SETS, coverage: bool = False) -> Path:
+def build(
+    folder: Path, instruction_sets: str = INSTRUCTION_SETS, *, coverage: bool = False, cuda: bool = False
+) -> Path:
     """Builds the fuzzer in a folder and gives its path.
 
     Raises:
@@ -49,7 +52,7 @@ def build(folder: Path, instruction_sets: str = INSTRUCTION_SETS, coverage: bool
     if clang is None:
         raise RuntimeError("libFuzzer needs Clang: install clang-16 and libclang-rt-16-dev")
     options = [f"-DCMAKE_CXX_COMPILER={clang}", f"-DFUZZ_INSTRUCTION_SETS={instruction_sets}"]
-    options.append(f"-DFUZZ_COVERAGE={'ON' if coverage else 'OFF'}")
+    options += [f"-DFUZZ_COVERAGE={'ON' if coverage else 'OFF'}", f"-DFUZZ_CUDA={'ON' if cuda else 'OFF'}"]
     subprocess.run(["cmake", "-S", SOURCE, "-B", folder, *options], check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["cmake", "--build", folder, "--parallel", "2"], check=True)
     return folder / "fuzz_kernels"
@@ -91,9 +94,9 @@ def fuzz(program: Path, folder: Path, *options: str, capture: bool = False) -> s
     )  # fmt: skip
 
 
-def show_coverage(folder: Path, instruction_sets: str = INSTRUCTION_SETS) -> None:
+def show_coverage(folder: Path, instruction_sets: str = INSTRUCTION_SETS, cuda: bool = False) -> None:
     """Prints which lines and functions of the library the corpus in a folder reaches, file by file."""
-    program = build(folder / "coverage", instruction_sets, coverage=True)
+    program = build(folder / "coverage", instruction_sets, coverage=True, cuda=cuda)
     suffix = (compiler() or "").removeprefix("clang++")
     raw, data = folder / "coverage" / "raw", folder / "coverage" / "data"
     environment = {**os.environ, "LLVM_PROFILE_FILE": str(raw)}
@@ -114,13 +117,15 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True, help="where build, corpus and findings are kept")
     parser.add_argument("--seconds", type=int, default=60, help="how long to fuzz")
     parser.add_argument("--instruction-sets", default=INSTRUCTION_SETS, help="those beyond the portable one")
+    parser.add_argument("--cuda", action="store_true", help="the operators for CUDA devices, emulated")
     parser.add_argument("--coverage", action="store_true", help="show the coverage of the corpus instead")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if arguments.coverage:
-        show_coverage(arguments.folder, arguments.instruction_sets)
+        show_coverage(arguments.folder, arguments.instruction_sets, arguments.cuda)
         return 0
-    program = build(arguments.folder / "build", arguments.instruction_sets)
+    sets = "" if arguments.cuda else arguments.instruction_sets
+    program = build(arguments.folder / "build", sets, cuda=arguments.cuda)
     return fuzz(program, arguments.folder, f"-max_total_time={arguments.seconds}").returncode
 
 
