@@ -72,8 +72,9 @@ struct RowPointers {
   }
 };
 
-// `tiles` tiles of MR rows from `row` on, against one panel. `ahead` walks through the next panel to bring it into L2.
-template <int MR, int NV, class Sink>
+// `tiles` tiles of MR rows from `row` on, against NV vectors of one panel, which has `Width`. `ahead` walks through the
+// next panel to bring it into L2.
+template <int MR, int NV, int Width = NV, class Sink>
 __attribute__((noinline)) void multiply(const Rows& rows, const PackedWeights& weights, const int8_t* panel, int column,
                                         int row, int tiles, const int8_t* ahead, int step, const Sink& sink) {
   for (int t = 0; t < tiles; t++, row += MR) {
@@ -86,7 +87,7 @@ __attribute__((noinline)) void multiply(const Rows& rows, const PackedWeights& w
     const uint8_t* segment = rows.data + row * rows.stride;
     for (int s = 0; s < weights.segments; s++, segment += rows.pitch) {
       RowPointers<MR> a(segment, rows.stride);
-      for (int k = 0; k < weights.k; k += 4, w += NV * kLanes * 4, a.advance()) {
+      for (int k = 0; k < weights.k; k += 4, w += Width * kLanes * 4, a.advance()) {
         vi b[NV];
         unroll<NV>([&](auto v) OC_LAMBDA { b[v] = load(w + v * kLanes * 4); });
         if constexpr (MR <= 2)  // weights are used once, at the speed of memory: the processor alone fetches them late
@@ -107,12 +108,34 @@ __attribute__((noinline)) void multiply(const Rows& rows, const PackedWeights& w
   }
 }
 
+#if defined(OC_AVX512)
+// Seven rows against half a panel at a time: the lines of images 7 pixels wide. As tiles of 4 and 3 rows they would read
+// the panel from L2 faster than that gives it.
+constexpr int kSeven = 7;
+
+template <class Sink>
+void multiply_seven(const Rows& rows, const PackedWeights& weights, const int8_t* panel, int column, int row,
+                    const Sink& sink) {
+  constexpr int kHalf = kPanel / 2, kStep = kPanel * kLanes * 2;
+  const ptrdiff_t bytes = static_cast<ptrdiff_t>(kPanel) * kLanes * weights.k * weights.segments;
+  unroll<2>([&](auto half) OC_LAMBDA {
+    multiply<kSeven, kHalf, kPanel>(rows, weights, panel + half * kHalf * kLanes * 4, column + half * kHalf * kLanes, row,
+                                    1, panel + bytes + half * (bytes / 2), kStep, sink);
+  });
+}
+#endif
+
 // Rows [begin, end) against one panel, in as few kinds of tiles as possible: whole ones, then smaller ones.
 template <int NV, class Sink>
 void multiply_panel(const Rows& rows, const PackedWeights& weights, const int8_t* panel, int column, int begin, int end,
                     const Sink& sink) {
   constexpr int most = kMostRows[NV];
   const int count = end - begin;
+#if defined(OC_AVX512)
+  if constexpr (NV == kPanel) {
+    if (count == kSeven) return multiply_seven(rows, weights, panel, column, begin, sink);
+  }
+#endif
   int whole = count / most, rest = count % most;
   if (most == 6 && whole && (rest == 1 || rest == 2)) whole--, rest += most;  // 4 + 3 or 4 + 4 rather than 6 + 1
   const int tiles = whole + (rest + 3) / 4;

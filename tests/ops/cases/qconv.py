@@ -105,6 +105,8 @@ POINTWISE = [
     _case("1x1 of one weight scale", (1, 4, 4, 16), 40, per_channel=False),
 ]
 DENSE = [
+    _case("7x7 64 to 150, lines of seven pixels", (2, 7, 7, 64), 150, 3, pads=1),
+    _case("14x14 to 7x7, two groups", (1, 14, 14, 32), 144, 3, group=2, strides=(2, 2), pads=1),
     _case("3x3", (1, 12, 13, 32), 64, 3, pads=1),
     _case("3x3 of one channel", (1, 28, 28, 1), 8, 3),
     _case("3x3 of 24 channels", (2, 20, 21, 24), 24, 3, pads=1, table=_SILU),
