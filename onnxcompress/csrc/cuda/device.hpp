@@ -19,7 +19,8 @@ namespace oc::cuda {
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, void* stream,
             const Arguments&... arguments) {
-  constexpr size_t kWithoutAsking = 48 << 10;
+  // Without asking there are 48 KB for a kernel's dynamic and its static shared memory together.
+  constexpr size_t kWithoutAsking = 32 << 10;
   if (shared_bytes > kWithoutAsking) {
     cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                          static_cast<int>(shared_bytes));

@@ -26,7 +26,11 @@ void check(cudaError_t error) {
 
 }  // namespace
 
-void copy(void* to, const void* from, size_t bytes) { check(cudaMemcpy(to, from, bytes, cudaMemcpyDefault)); }
+void copy(void* to, const void* from, size_t bytes) {
+  check(cudaMemcpy(to, from, bytes, cudaMemcpyDefault));
+  // From pageable memory the call returns when the bytes are staged, and streams of the runtime wait for no other one.
+  check(cudaStreamSynchronize(nullptr));
+}
 
 void clear(void* to, size_t bytes, void* stream) {
   check(cudaMemsetAsync(to, 0, bytes, static_cast<cudaStream_t>(stream)));

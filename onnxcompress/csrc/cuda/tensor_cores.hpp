@@ -26,17 +26,24 @@ OC_MMA(mma_s8u8, int, "r", "mma.sync.aligned.m16n8k32.row.col.s32.s8.u8.s32")   
 OC_MMA(mma_f16, float, "f", "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32")  // d += f16 a[16, 16] * f16 b[16, 8]
 #undef OC_MMA
 
+#if __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1205
+#define OC_MMA_SPARSE "mma.sp::ordered_metadata"
+#else
+#define OC_MMA_SPARSE "mma.sp"  // which takes metadata in any order; older compilers know no other word
+#endif
+
 // d += s8 a[16, 64] * u8 b[64, 8], where of every 4 columns of a row of a two are stored: a holds the 32 stored columns
 // as mma_s8u8 lays them out. Metadata: 2 bits for each of 16 stored values, its column within its 4, rising; lane
 // 4g + t holds row g + 8 (t % 2), columns 32 (t / 2) .. of a.
 __device__ __forceinline__ void mma_sparse_s8u8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4],
                                                 uint32_t metadata) {
   asm volatile(
-      "mma.sp::ordered_metadata.sync.aligned.m16n8k64.row.col.s32.s8.u8.s32"
+      OC_MMA_SPARSE ".sync.aligned.m16n8k64.row.col.s32.s8.u8.s32"
       " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9, %10, %11}, {%0, %1, %2, %3}, %12, 0x0;\n"
       : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]), "r"(metadata));
 }
+#undef OC_MMA_SPARSE
 
 // ldmatrix: four matrices of 8 rows of 16 bytes from shared memory. Lane i gives the address of row i % 8 of matrix
 // i / 8, aligned to 16 bytes; r[m] becomes bytes 4t .. 4t + 3 of row g of matrix m.
