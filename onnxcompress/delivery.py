@@ -139,7 +139,8 @@ class Delivery:
         return open_session(path, threads=self.search.bench.threads, providers=self.search.bench.providers)
 
     def _unchanged(self) -> Recipe:
-        return Recipe(source=self.search.base.source, mode="original")
+        base = self.search.base
+        return Recipe(source=base.source, target=base.target, mode="original")
 
     # -- reporting --------------------------------------------------------------------------------------------
 
@@ -173,8 +174,8 @@ class Delivery:
         bench, budget = self.search.bench, self.search.bench.budget
         if bench.device.absent:
             bench.notes.append(
-                f"compiled for {bench.device.target} without measuring ({bench.device.absent}): scored on the CPU, "
-                "every layer that has an operator of ours in int8"
+                f"made for {bench.device.target} without timing anything ({bench.device.absent}): scored on the CPU, "
+                "as many layers in int8 as have operators of ours and keep the bound"
             )
         if self.interrupts.count:
             bench.notes.append("interrupted: this is the best of what was tried until then")

@@ -214,6 +214,7 @@ sys.exit(0 if provider in session.get_providers() and value[0] == 2.0 else 1)
 """
 
 
+@functools.cache
 def provider_works(provider: str) -> bool:
     """Whether a session of ONNX Runtime really runs on this execution provider; tried in a process of its own."""
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

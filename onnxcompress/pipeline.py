@@ -86,7 +86,7 @@ def compress(
         portable: standard operators only.
         pattern: prune too (see `prune`), and distil the result from the original; it needs torch.
         sparsity, macs: as for `prune`; None: several are tried.
-        recipe: replay it, or that of a model which `compress` wrote; `portable` and `exclude` are its own.
+        recipe: replay it, or that of a model which `compress` wrote; target, portable and exclude are its own.
         report: where report.json goes.
         resume: a folder that keeps scores, so that an interrupted run goes on.
         exclude: names of nodes that stay float.
@@ -103,8 +103,8 @@ def compress(
         KeyboardInterrupt: Ctrl-C before there was anything to write, or a second time; nothing is written.
     """
     wanted = levels(pattern, sparsity, macs, seed)
-    device = _device(target, bool(wanted))
     replayed = _replayed(recipe, bool(portable or exclude or wanted))
+    device = _device(target if replayed is None else replayed.target, bool(wanted), portable)
     spending = Budget(math.inf if budget is None else budget)
     with Interrupts.handled() as interrupts, saved_model(model) as path:
         loaded = load_model(path)
@@ -119,7 +119,7 @@ def compress(
         base = Recipe(
             source=original.sha256,
             portable=portable,
-            target=target,
+            target=device.target,
             reduced_range=target == "cpu" and _saturates(),
             exclude=dict.fromkeys(exclude, "user"),
         )
@@ -128,9 +128,11 @@ def compress(
         return Delivery(found, path, original, interrupts, replayed is not None).deliver(Path(output), report)
 
 
-def _device(target: Target, pruned: bool) -> Device:
-    """The device to compress for; pruning needs it here."""
+def _device(target: Target, pruned: bool, portable: bool) -> Device:
+    """The device to compress for; pruning needs it here, and CUDA operators of our own."""
     device = find_device(target)
+    if target == "cuda" and portable:
+        raise CompressError("for cuda there are operators of our own only, which --portable leaves out")
     if device.absent and pruned:
         raise CompressError(
             f"what is pruned is chosen by its speed, and {device.absent}: prune and distil the model first, "

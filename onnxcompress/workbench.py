@@ -23,7 +23,7 @@ from onnxcompress.progress import Progress, silent
 from onnxcompress.quantization_static import RangeSource, with_ranges
 from onnxcompress.recipe import Recipe, finish, make_plan, prepare
 from onnxcompress.runtime.benchmark import pace, race, run_seconds
-from onnxcompress.runtime.devices import Device
+from onnxcompress.runtime.devices import CPU, Device
 from onnxcompress.runtime.session import open_session
 
 METHODS = ("mse", "minmax", "percentile")
@@ -243,7 +243,7 @@ class Workbench:
             self.progress(f"scoring {candidate.recipe.describe()}", 0, None)
             try:
                 candidate.score = self.scored(
-                    candidate.recipe, self.evaluator.key, lambda: self._measured(candidate.model)
+                    candidate.recipe, self._where_scored, lambda: self._measured(candidate.model)
                 )
             except UnsteadyDataError:
                 raise
@@ -252,6 +252,12 @@ class Workbench:
                 self.notes.append(f"{candidate.recipe.describe()}: {error}")
             self._remember(candidate)
         return candidate.value
+
+    @property
+    def _where_scored(self) -> str:
+        """Names the evaluation and the device, for scores that are kept."""
+        provider = self.providers[0]
+        return self.evaluator.key if provider == CPU[0] else f"{self.evaluator.key} on {provider}"
 
     def _measured(self, model: ir.Model) -> Score:
         with self.step("score"):

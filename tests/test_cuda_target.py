@@ -46,7 +46,7 @@ def test_compiling_for_an_absent_device_times_nothing_and_says_so(tmp_path: Path
     assert result.within_bound and result.speedup is None
     assert result.original.latency is None and result.result.latency is None
     assert result.result.metric is not None and result.result.bytes < 0.5 * result.original.bytes
-    assert any("compiled for cuda without measuring (no CUDA device was found)" in note for note in result.notes)
+    assert any("made for cuda without timing anything (no CUDA device" in note for note in result.notes)
     assert all(node.decision == "int8" and node.native for node in result.nodes if node.op == "Conv")
     assert json.loads((tmp_path / "r.json").read_text())["speedup"] is None
     made = load_model(tmp_path / "o.onnx")
@@ -66,6 +66,20 @@ def test_a_replayed_recipe_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
+def test_a_recipe_brings_its_target(tmp_path: Path) -> None:
+    ir.save(wide_cnn(), tmp_path / "m.onnx")
+    feeds = images(12, 32)
+    compress(tmp_path / "m.onnx", tmp_path / "a.onnx", data=feeds, target="cuda")
+    result = compress(tmp_path / "m.onnx", tmp_path / "b.onnx", data=feeds, recipe=tmp_path / "a.onnx")
+    assert result.speedup is None and result.recipe["target"] == "cuda"
+
+
+def test_standard_operators_only_are_not_for_cuda(tmp_path: Path) -> None:
+    ir.save(wide_cnn(), tmp_path / "m.onnx")
+    with pytest.raises(CompressError, match="operators of our own only, which --portable leaves out"):
+        compress(tmp_path / "m.onnx", tmp_path / "o.onnx", data=images(4, 32), target="cuda", portable=True)
+
+
 def test_the_bound_holds_without_a_device_too(tmp_path: Path) -> None:
     """What is too coarse goes back to float, and nothing within a bound of nothing is the original."""
     ir.save(wide_cnn(), tmp_path / "m.onnx")
@@ -80,7 +94,7 @@ def test_the_bound_holds_without_a_device_too(tmp_path: Path) -> None:
 
 def test_pruning_is_refused_where_nothing_can_be_timed(tmp_path: Path) -> None:
     ir.save(wide_cnn(), tmp_path / "m.onnx")
-    with pytest.raises(CompressError, match="no CUDA device was found: prune and distil the model first"):
+    with pytest.raises(CompressError, match=r"no CUDA device of .* was found: prune and distil the model first"):
         compress(tmp_path / "m.onnx", tmp_path / "o.onnx", data=images(4, 32), target="cuda", pattern="channels")
     assert not (tmp_path / "o.onnx").exists()
 
@@ -89,7 +103,7 @@ def test_pruning_is_refused_where_nothing_can_be_timed(tmp_path: Path) -> None:
     ("count", "providers", "works", "reason"),
     [
         (None, CUDA, True, "the native library was built without CUDA kernels"),
-        (0, CUDA, True, "no CUDA device was found"),
+        (0, CUDA, True, "no CUDA device of compute capability 8.0 or later was found"),
         (1, CPU, True, "this ONNX Runtime has no CUDA provider"),
         (1, CUDA, False, "ONNX Runtime's CUDA provider does not work here"),
         (1, CUDA, True, ""),

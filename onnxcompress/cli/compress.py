@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     "--metric", type=click.Choice(["auto", "cosine", "top1", "snr"]), default="auto", show_default=True,
     help="Without --eval: how agreement with the original is measured.",
 )  # fmt: skip
-@click.option("--target", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--target", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
+    help="cuda: measured on the GPU, or chosen without measuring where there is none.",
+)  # fmt: skip
 @click.option("--threads", default=1, show_default=True, help="Threads that the result is timed with.")
 @click.option("--budget", type=Duration(), help="Wall-clock time for the whole command: 90s, 10m, 1.5h.")
 @click.option("--portable", is_flag=True, help="Standard operators only.")
@@ -52,6 +55,8 @@ def command(model: str, output: str, data: tuple[str, ...], images: ImageOptions
         raise click.UsageError("--max-drop is a share between 0 and 1 (0.01 is 1 %)")
     if options["threads"] < 1:
         raise click.UsageError("--threads must be at least 1")
+    if options["target"] == "cuda" and options["portable"]:
+        raise click.UsageError("--target cuda means operators of our own, which --portable leaves out")
     if options["recipe"] and (options["portable"] or options["exclude"]):
         raise click.UsageError("--recipe holds its own exclusions, and whether it is portable")
     if options["recipe"] and any(options[name] is not None for name in ("pattern", "sparsity", "macs")):

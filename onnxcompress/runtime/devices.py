@@ -52,7 +52,7 @@ def why_no_cuda() -> str:
     if devices is None:
         return "the native library was built without CUDA kernels"
     if not devices:
-        return "no CUDA device was found"
+        return "no CUDA device of compute capability 8.0 or later was found"
     if CUDA[0] not in ort.get_available_providers():
         return "this ONNX Runtime has no CUDA provider"
     if not provider_works(CUDA[0]):

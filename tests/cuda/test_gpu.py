@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 import onnxcompress
+from onnxcompress.runtime import library
 from onnxcompress.runtime.devices import CUDA, why_no_cuda
 from tests.cuda.library import build_library, gpu_name, missing_tool, using
 from tests.ops import forms
@@ -61,3 +64,21 @@ def test_a_compressed_model_gives_the_same_on_both_devices(
             for on_gpu, on_cpu in zip(there.run(None, feed), here.run(None, feed), strict=True):
                 one, other = np.asarray(on_gpu, np.float64).ravel(), np.asarray(on_cpu, np.float64).ravel()
                 assert one @ other > 0.995 * np.linalg.norm(one) * np.linalg.norm(other)
+
+
+def test_threads_that_share_a_session_give_what_one_gives(gpu_library: Path) -> None:
+    """Every run has a stream of its own, and scratch memory that no other run is given before its kernels are done."""
+    case = max((case for case in ALL if case.op == "QSqueezeExcite"), key=lambda case: np.asarray(case.inputs[0]).size)
+    options = ort.SessionOptions()
+    with using(gpu_library):
+        library.register(options)
+    proto = forms.model(case, functions=False).SerializeToString()
+    session = ort.InferenceSession(proto, options, providers=[CUDA[0]])
+    rng = np.random.default_rng(0)
+    x = np.asarray(case.inputs[0])
+    feeds = [{"i0": rng.integers(0, 256, x.shape).astype(x.dtype)} for _ in range(4)]
+    alone = [session.run(None, feed)[0] for feed in feeds]
+    with ThreadPoolExecutor(len(feeds)) as pool:
+        for _ in range(200):
+            for one, other in zip(alone, pool.map(lambda feed: session.run(None, feed)[0], feeds), strict=True):
+                np.testing.assert_array_equal(one, other)

@@ -49,8 +49,16 @@ const char* last_error() {
 }
 
 int device_count() {
-  int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+  constexpr int kLeastMajor = 8;
+  int count = 0, able = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) return 0;
+  for (int device = 0; device < count; ++device) {
+    int major = 0;
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess) {
+      able += major >= kLeastMajor;
+    }
+  }
+  return able;
 }
 
 #endif

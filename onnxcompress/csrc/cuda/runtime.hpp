@@ -17,7 +17,7 @@ int multiprocessors();
 // What went wrong since the last call, as launches that failed; null: nothing.
 const char* last_error();
 
-// How many devices there are; 0 too where there is no driver.
+// How many devices there are that the kernels are compiled for; 0 too where there is no driver.
 int device_count();
 
 }  // namespace oc::cuda

@@ -22,6 +22,7 @@ struct OrtValue;
 struct OrtTensorTypeAndShapeInfo;
 struct OrtShapeInferContext;
 struct OrtAllocator;
+struct OrtMemoryInfo;
 struct OrtCustomOp;
 
 enum OrtErrorCode : int { kOk = 0, kFail = 1, kInvalidArgument = 2, kInvalidGraph = 10 };
@@ -53,6 +54,7 @@ struct OrtApiBase {
   F(65, GetTensorTypeAndShape, OrtStatus*, (const OrtValue* value, OrtTensorTypeAndShapeInfo** out))               \
   F(75, AllocatorAlloc, OrtStatus*, (OrtAllocator * allocator, size_t size, void** out))                           \
   F(76, AllocatorFree, OrtStatus*, (OrtAllocator * allocator, void* p))                                            \
+  F(77, AllocatorGetInfo, OrtStatus*, (const OrtAllocator* allocator, const OrtMemoryInfo** out))                  \
   F(85, KernelInfoGetAttribute_float, OrtStatus*, (const OrtKernelInfo* info, const char* name, float* out))       \
   F(86, KernelInfoGetAttribute_int64, OrtStatus*, (const OrtKernelInfo* info, const char* name, int64_t* out))     \
   F(87, KernelInfoGetAttribute_string, OrtStatus*,                                                                 \
@@ -73,6 +75,8 @@ struct OrtApiBase {
     (const OrtKernelInfo* info, size_t index, int* is_constant, const OrtValue** out))                             \
   F(274, KernelContext_ParallelFor, OrtStatus*,                                                                    \
     (const OrtKernelContext* context, void (*fn)(void*, size_t), size_t total, size_t num_batch, void* user_data)) \
+  F(277, KernelContext_GetScratchBuffer, OrtStatus*,                                                               \
+    (const OrtKernelContext* context, const OrtMemoryInfo* info, size_t bytes, void** out))                        \
   F(278, KernelInfoGetAllocator, OrtStatus*, (const OrtKernelInfo* info, MemoryType type, OrtAllocator** out))
 
 // The functions above by name, read from the runtime's table once.

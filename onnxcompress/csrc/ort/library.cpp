@@ -51,7 +51,7 @@ struct CustomOp : ort::OrtCustomOp {
     GetVariadicOutputMinArity = [](const ort::OrtCustomOp*) { return 1; };
     GetVariadicOutputHomogeneity = [](const ort::OrtCustomOp*) { return 1; };
     CreateKernelV2 = create;
-    KernelComputeV2 = compute;
+    KernelComputeV2 = d.provider.from_device ? compute<true> : compute<false>;
     KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
     GetStartVersion = [](const ort::OrtCustomOp*) { return 1; };
     GetEndVersion = [](const ort::OrtCustomOp*) { return 1; };
@@ -67,9 +67,10 @@ struct CustomOp : ort::OrtCustomOp {
     }
   }
 
+  template <bool kOnDevice>
   static ort::OrtStatus* compute(void* kernel, ort::OrtKernelContext* context) {
     try {
-      Context c(*api, context);
+      Context c(*api, context, kOnDevice);
       static_cast<Kernel*>(kernel)->compute(c);
       c.check_outputs();
       return nullptr;

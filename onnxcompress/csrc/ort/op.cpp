@@ -79,6 +79,18 @@ Memory::Memory(const ort::Api& api, ort::OrtAllocator* allocator, size_t bytes) 
   if (!data_) throw std::bad_alloc();
 }
 
+Memory::Memory(const ort::Api& api, ort::OrtAllocator* allocator, const ort::OrtKernelContext* context, size_t bytes)
+    : api_(&api), allocator_(allocator) {
+  const ort::OrtMemoryInfo* info = nullptr;
+  check(api, api.AllocatorGetInfo(allocator, &info));
+  check(api, api.KernelContext_GetScratchBuffer(context, info, bytes, &data_));
+  if (!data_) throw std::bad_alloc();
+}
+
+Memory Allocator::allocate(const Context& context, size_t bytes) const {
+  return bytes ? Memory(api_, allocator_, context.context_, bytes) : Memory();
+}
+
 Memory& Memory::operator=(Memory&& other) noexcept {
   std::swap(api_, other.api_);
   std::swap(allocator_, other.allocator_);
@@ -193,7 +205,9 @@ Tensor Context::input(size_t index) const {
   const ort::OrtValue* value = nullptr;
   check(api_, api_.KernelContext_GetInput(context_, index, &value));
   if (!value) throw Error("input " + std::to_string(index) + " is missing");
-  return borrow(api_, value);
+  const Tensor tensor = borrow(api_, value);
+  check_alignment(tensor);
+  return tensor;
 }
 
 Tensor Context::output(size_t index, const std::vector<int64_t>& shape, ElementType type) const {
@@ -204,7 +218,14 @@ Tensor Context::output(size_t index, const std::vector<int64_t>& shape, ElementT
   ort::OrtValue* value = nullptr;
   check(api_, api_.KernelContext_GetOutput(context_, index, shape.data(), shape.size(), &value));
   if (value) check(api_, api_.GetTensorMutableData(value, &tensor.data));
+  check_alignment(tensor);
   return tensor;
+}
+
+void Context::check_alignment(const Tensor& tensor) const {
+  constexpr uintptr_t kBytes = 16;
+  require(!aligned_ || reinterpret_cast<uintptr_t>(tensor.data) % kBytes == 0,
+          "a tensor on a device must begin at a multiple of 16 bytes");
 }
 
 void Context::check_outputs() const {

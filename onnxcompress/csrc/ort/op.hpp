@@ -55,6 +55,8 @@ class Memory {
  public:
   Memory() = default;
   Memory(const ort::Api& api, ort::OrtAllocator* allocator, size_t bytes);
+  // For one run of a kernel, on its stream: what is given the memory after it comes behind it on that stream.
+  Memory(const ort::Api& api, ort::OrtAllocator* allocator, const ort::OrtKernelContext* context, size_t bytes);
   Memory(Memory&& other) noexcept { *this = std::move(other); }
   Memory& operator=(Memory&& other) noexcept;
   ~Memory();
@@ -66,6 +68,8 @@ class Memory {
   void* data_ = nullptr;
 };
 
+class Context;
+
 // Where a kernel's memory comes from; must outlive it.
 class Allocator {
  public:
@@ -75,6 +79,8 @@ class Allocator {
   ~Allocator() { api_.ReleaseAllocator(allocator_); }
   // Aligned to 16 bytes at least; null for none.
   Memory allocate(size_t bytes) const { return bytes ? Memory(api_, allocator_, bytes) : Memory(); }
+  // The same for one run, on a device that has streams.
+  Memory allocate(const Context& context, size_t bytes) const;
 
  private:
   const ort::Api& api_;
@@ -115,7 +121,9 @@ class Info {
 // One run of a kernel.
 class Context {
  public:
-  Context(const ort::Api& api, ort::OrtKernelContext* context) : api_(api), context_(context) {}
+  // aligned: tensors that do not begin at a multiple of 16 bytes, as parts of others may, are refused.
+  Context(const ort::Api& api, ort::OrtKernelContext* context, bool aligned = false)
+      : api_(api), context_(context), aligned_(aligned) {}
 
   size_t input_count() const;
   size_t output_count() const;
@@ -138,10 +146,14 @@ class Context {
   }
 
  private:
+  friend class Allocator;
   void run(size_t total, void (*fn)(void*, size_t), void* user_data) const;
 
   const ort::Api& api_;
+  void check_alignment(const Tensor& tensor) const;
+
   ort::OrtKernelContext* context_;
+  bool aligned_;
   mutable uint64_t given_ = 0;  // a bit for each output
 };
 

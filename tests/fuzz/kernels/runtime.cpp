@@ -216,6 +216,13 @@ struct Functions {
     *out = ::operator new(size, std::align_val_t{64});
     return nullptr;
   }
+  static OrtStatus* AllocatorGetInfo(const OrtAllocator*, const OrtMemoryInfo** out) {
+    *out = nullptr;
+    return nullptr;
+  }
+  static OrtStatus* KernelContext_GetScratchBuffer(const OrtKernelContext*, const OrtMemoryInfo*, size_t, void**) {
+    return status("there is no stream here");
+  }
   static OrtStatus* AllocatorFree(OrtAllocator*, void* p) {
     ::operator delete(p, std::align_val_t{64});
     return nullptr;

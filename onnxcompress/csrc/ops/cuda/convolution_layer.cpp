@@ -51,7 +51,7 @@ void ConvolutionLayer::run(Context& context, const DeviceKernel& kernel, const D
                       size(image.height), size(image.width), channels(), size(out_height), size(out_width),
                       window_.stride_h, window_.stride_w, window_.top, window_.left, epilogue,
                       kernel.multiprocessors(), nullptr};
-  const DeviceBuffer partial = kernel.allocate(cuda::convolution_scratch(c));
+  const DeviceBuffer partial = kernel.allocate(context, cuda::convolution_scratch(c));
   c.partial = partial.as<int32_t>();
   cuda::convolution(c, context.stream());
 }

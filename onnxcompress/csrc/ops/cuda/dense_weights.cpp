@@ -24,7 +24,7 @@ DenseWeights::DenseWeights(const DeviceKernel& kernel, const int8_t* w, int64_t 
 void DenseWeights::multiply(Context& context, const DeviceKernel& kernel, const uint8_t* x, int64_t m,
                             const cuda::Epilogue& epilogue) const {
   cuda::Linear layer{x, packed_.as<int8_t>(), m, n_, k_, kernel.multiprocessors(), nullptr, epilogue};
-  const DeviceBuffer scratch = kernel.allocate(cuda::linear_scratch_bytes(m, n_, k_, layer.multiprocessors));
+  const DeviceBuffer scratch = kernel.allocate(context, cuda::linear_scratch_bytes(m, n_, k_, layer.multiprocessors));
   layer.scratch = scratch.as<int32_t>();
   (sparse_ ? cuda::sparse24 : cuda::linear)(layer, context.stream());
 }

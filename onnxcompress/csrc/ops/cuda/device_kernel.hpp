@@ -16,6 +16,9 @@ constexpr Provider kDevice = {"CPUExecutionProvider", cuda::copy};
 constexpr Provider kDevice = {"CUDAExecutionProvider", cuda::copy};
 #endif
 
+// Of kernels whose grid has tiles of outputs in its second dimension.
+constexpr int64_t kMostDeviceOutputs = 1 << 20;
+
 // Memory on the device.
 class DeviceBuffer {
  public:
@@ -45,7 +48,7 @@ class DeviceKernel : public Kernel {
   // `count` values of the host, copied.
   template <class T>
   DeviceBuffer upload(const T* values, size_t count) const {
-    DeviceBuffer buffer = allocate(count * sizeof(T));
+    DeviceBuffer buffer(allocator_->allocate(count * sizeof(T)));
     if (count) cuda::copy(buffer.as(), values, count * sizeof(T));
     return buffer;
   }
@@ -54,9 +57,16 @@ class DeviceKernel : public Kernel {
     return upload(values.data(), values.size());
   }
 
-  // Not initialized. Freed when it goes out of scope, which may be before the kernels that were given it have run: what
-  // is given the same memory next comes behind them on the stream.
-  DeviceBuffer allocate(size_t bytes) const { return DeviceBuffer(allocator_->allocate(bytes)); }
+  // For one run; not initialized. Freed when it goes out of scope, which may be before the kernels that were given it
+  // have run: what is given the same memory next comes behind them on the stream.
+  DeviceBuffer allocate(const Context& context, size_t bytes) const {
+#ifdef OC_CUDA_EMULATED
+    (void)context;  // the CPU's provider has no stream
+    return DeviceBuffer(allocator_->allocate(bytes));
+#else
+    return DeviceBuffer(allocator_->allocate(context, bytes));
+#endif
+  }
 
   int multiprocessors() const { return multiprocessors_; }
 

@@ -72,7 +72,7 @@ LinearResults::Outputs LinearResults::add(Context& context, const DeviceKernel& 
   if (dynamic_) {
     require(outputs.y.data && outputs.scale.data && outputs.zero.data && !floats.data,
             "with dynamic = 1 the outputs are y, y_row_scale and y_row_zero_point");
-    outputs.floats = kernel.allocate(x.m * n_ * sizeof(float));
+    outputs.floats = kernel.allocate(context, x.m * n_ * sizeof(float));
     e.y_float = outputs.floats.as<float>();
     return outputs;
   }

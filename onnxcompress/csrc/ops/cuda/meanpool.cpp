@@ -39,7 +39,7 @@ struct MeanPoolOnDevice : DeviceKernel {
     cuda::MeanPool p = shared;
     p.batch = batch, p.length = length, p.channels = static_cast<int>(channels);
     p.x = x.as<float>(), p.weights = mask.data, p.weight_type = weight_type(mask.type), p.y = y.as<float>();
-    const DeviceBuffer sums = allocate(cuda::mean_pool_scratch(p) * sizeof(float));
+    const DeviceBuffer sums = allocate(context, cuda::mean_pool_scratch(p) * sizeof(float));
     p.scratch = sums.as<float>();
     cuda::mean_pool(p, context.stream());
   }

@@ -53,7 +53,7 @@ class QConvOnDevice : public DeviceKernel {
             "a node with y_scale gives y, and one without gives y_float");
     DeviceBuffer quantized;
     if (from_planes_) {
-      quantized = allocate(x.size());
+      quantized = allocate(context, x.size());
       image.x = quantized.as<uint8_t>();
       cuda::quantize_channels_last({x.as<float>(), quantized.as<uint8_t>(), image.batch, image.height * image.width,
                                     layer_.channels(), x_scale_, epilogue_.x_zero},

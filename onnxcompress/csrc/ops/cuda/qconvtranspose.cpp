@@ -70,7 +70,7 @@ class QConvTransposeOnDevice : public DeviceKernel {
             "a node with y_scale gives y, and one without gives y_float");
     const int64_t pixels = x.size() / c_;
     require(pixels <= INT32_MAX - 64, "the image is too large");
-    const DeviceBuffer products = allocate(pixels * weights_->n() * sizeof(float));
+    const DeviceBuffer products = allocate(context, pixels * weights_->n() * sizeof(float));
     cuda::Epilogue epilogue = epilogue_;
     epilogue.y_float = products.as<float>();
     weights_->multiply(context, *this, x.as<uint8_t>(), pixels, epilogue);

@@ -24,6 +24,7 @@ class QLinear4OnDevice : public DeviceKernel {
     require(w.rank() == 2 && w.size() > 0 && w.dim(0) <= kMostN && w.dim(1) <= kMostK / 2, "w must be [N, K / 2]");
     require(size >= 32 && size % 4 == 0 && size <= kMostBlock && w.dim(1) * 2 % size == 0,
             "block_size must be a multiple of 4 from 32 on that divides K");
+    require(w.dim(0) <= kMostDeviceOutputs, "w has too many outputs for CUDA");
     n_ = static_cast<int>(w.dim(0)), k_ = static_cast<int>(w.dim(1) * 2), block_ = static_cast<int>(size);
     blocks_ = k_ / block_, padded_ = (block_ + kPiece - 1) / kPiece * kPiece;
     require(w_scale.rank() == 2 && w_scale.dim(0) == n_ && w_scale.dim(1) == blocks_,
@@ -49,9 +50,9 @@ class QLinear4OnDevice : public DeviceKernel {
     if (x.m == 0) return;
     require(quantized_ ? finish.y && !finish.y_float : finish.y_float && !finish.y,
             "the output is y where y_scale is given, and y_float otherwise");
-    const DeviceBuffer halves = allocate(x.m * layer_.w.k * sizeof(uint16_t));
+    const DeviceBuffer halves = allocate(context, x.m * layer_.w.k * sizeof(uint16_t));
     cuda::centre({x.bytes, halves.as(), x.m, blocks_, block_, padded_, input_.zero(), x.row_zero}, context.stream());
-    const DeviceBuffer sums = allocate(x.m * n_ * sizeof(float));
+    const DeviceBuffer sums = allocate(context, x.m * n_ * sizeof(float));
     multiply(context, halves, static_cast<int>(x.m), sums);
     finish.sums = sums.as<float>();
     cuda::finish_floats(finish, context.stream());
@@ -81,7 +82,8 @@ class QLinear4OnDevice : public DeviceKernel {
     cuda::WeightOnlyLayer layer = layer_;
     layer.m = m, layer.x = x.as(), layer.y = y.as();
     const cuda::WeightOnlyPlan plan = cuda::plan_weight_only(layer, multiprocessors());
-    const DeviceBuffer partial = allocate(plan.partial * sizeof(float)), arrived = allocate(plan.arrived * sizeof(int));
+    const DeviceBuffer partial = allocate(context, plan.partial * sizeof(float));
+    const DeviceBuffer arrived = allocate(context, plan.arrived * sizeof(int));
     layer.partial = partial.as<float>(), layer.arrived = arrived.as<int>();
     if (plan.arrived) cuda::clear(layer.arrived, plan.arrived * sizeof(int), context.stream());
     cuda::weight_only(layer, plan, context.stream());

@@ -26,7 +26,7 @@ struct QLinearLayerNormOnDevice : DeviceKernel {
     cuda::Epilogue epilogue = constants.epilogue(x);
     epilogue.residual_float = residual_input(context, kResidual, x.shape);
     // The sums go straight into `sum`, where it is wanted.
-    const DeviceBuffer floats = p.sum ? DeviceBuffer() : allocate(p.rows * p.columns * sizeof(float));
+    const DeviceBuffer floats = p.sum ? DeviceBuffer() : allocate(context, p.rows * p.columns * sizeof(float));
     epilogue.y_float = p.sum ? static_cast<float*>(p.sum) : floats.as<float>();
     weights.multiply(context, *this, x.bytes, x.m, epilogue);
     p.x = epilogue.y_float, p.sum = nullptr;

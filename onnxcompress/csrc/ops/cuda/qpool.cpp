@@ -57,7 +57,7 @@ struct QPoolOnDevice : DeviceKernel {
     cuda::GlobalPool p;
     p.sums.x = x.as<uint8_t>(), p.sums.images = x.dim(0), p.sums.pixels = pixels, p.sums.channels = x.dim(3);
     p.sums.parts = cuda::parts_of_image(x.dim(0), pixels, x.dim(3), multiprocessors());
-    const DeviceBuffer sums = allocate(p.sums.parts > 1 ? p.sums.parts * y.size() * sizeof(int32_t) : 0);
+    const DeviceBuffer sums = allocate(context, p.sums.parts > 1 ? p.sums.parts * y.size() * sizeof(int32_t) : 0);
     p.sums.sums = sums.as<int32_t>();
     p.y = y.as<uint8_t>(), p.table = table.as<uint8_t>(), p.scale = scale;
     cuda::global_pool(p, context.stream());

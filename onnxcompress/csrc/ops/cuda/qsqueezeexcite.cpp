@@ -86,7 +86,7 @@ struct QSqueezeExciteOnDevice : DeviceKernel {
     cuda::SqueezeExcite s = constants;
     s.x = x.as<uint8_t>(), s.y = y.as<uint8_t>(), s.images = x.dim(0), s.pixels = pixels;
     s.parts = cuda::parts_of_image(s.images, pixels, s.channels, multiprocessors());
-    const DeviceBuffer scratch = allocate(cuda::squeeze_excite_scratch(s));
+    const DeviceBuffer scratch = allocate(context, cuda::squeeze_excite_scratch(s));
     s.scratch = scratch.as();
     cuda::squeeze_excite(s, context.stream());
   }

@@ -31,7 +31,7 @@ QuantizedInput::Rows QuantizedInput::read(Context& context, const DeviceKernel& 
     rows.row_scale = scale.as<float>(), rows.row_zero = zero.as<uint8_t>();
   }
   if (x.type == kF32 && m > 0) {
-    rows.quantized = kernel.allocate(x.size());
+    rows.quantized = kernel.allocate(context, x.size());
     rows.bytes = rows.quantized.as<uint8_t>();
     cuda::quantize({x.as<float>(), rows.quantized.as<uint8_t>(), x.size(), 1 / scale_, zero_}, context.stream());
   }

@@ -16,6 +16,7 @@ struct WeightOnlyLinearOnDevice : DeviceKernel {
   cuda::WeightOnlyLayer layer;  // without what a run gives
 
   explicit WeightOnlyLinearOnDevice(const Info& info) : DeviceKernel(info), node(info) {
+    require(node.n <= kMostDeviceOutputs, "w has too many outputs for CUDA");
     cuda::WeightOnlySource source;
     source.bits = node.bits, source.n = node.n, source.k = node.k, source.block = node.block;
     source.codes = node.codes, source.scale = node.scale, source.zero_point = node.zero_point;
@@ -40,12 +41,13 @@ struct WeightOnlyLinearOnDevice : DeviceKernel {
     l.residual = given.residual, l.y = y.data, l.x = given.x.data;
     DeviceBuffer halves;
     if (given.x.type == kF32) {
-      halves = allocate(given.x.size() * sizeof(uint16_t));
+      halves = allocate(context, given.x.size() * sizeof(uint16_t));
       cuda::convert_to_halves({given.x.as<float>(), halves.as(), given.x.size()}, stream);
       l.x = halves.as(), l.float_output = l.float_residual = true;
     }
     const cuda::WeightOnlyPlan plan = cuda::plan_weight_only(l, multiprocessors());
-    const DeviceBuffer partial = allocate(plan.partial * sizeof(float)), arrived = allocate(plan.arrived * sizeof(int));
+    const DeviceBuffer partial = allocate(context, plan.partial * sizeof(float));
+    const DeviceBuffer arrived = allocate(context, plan.arrived * sizeof(int));
     l.partial = partial.as<float>(), l.arrived = arrived.as<int>();
     if (plan.arrived) cuda::clear(l.arrived, plan.arrived * sizeof(int), stream);
     cuda::weight_only(l, plan, stream);
