@@ -13,7 +13,7 @@ void convolve(const Lines& x, const PackedWeights& w, int begin, int end, const 
       const int row = i * x.width;
       // Counted from the first line's first pixel, as the sink does.
       const Rows rows{x.data + i * x.line - row * x.stride, x.stride, x.pitch};
-      multiply_panel<vectors>(rows, w, panel, column, row, row + x.width, sink);
+      multiply_panel<vectors>(rows, w, panel, column, row, row + x.width, sink, i, x.count);
     }
   });
 }

@@ -115,32 +115,35 @@ constexpr int kSeven = 7;
 
 template <class Sink>
 void multiply_seven(const Rows& rows, const PackedWeights& weights, const int8_t* panel, int column, int row,
-                    const Sink& sink) {
-  constexpr int kHalf = kPanel / 2, kStep = kPanel * kLanes * 2;
-  const ptrdiff_t bytes = static_cast<ptrdiff_t>(kPanel) * kLanes * weights.k * weights.segments;
+                    const int8_t* ahead, int step, const Sink& sink) {
+  constexpr int kHalf = kPanel / 2;
   unroll<2>([&](auto half) OC_LAMBDA {
     multiply<kSeven, kHalf, kPanel>(rows, weights, panel + half * kHalf * kLanes * 4, column + half * kHalf * kLanes, row,
-                                    1, panel + bytes + half * (bytes / 2), kStep, sink);
+                                    1, ahead, step, sink);
+    ahead += static_cast<ptrdiff_t>(step) * (weights.k / 4) * weights.segments;
   });
 }
 #endif
 
-// Rows [begin, end) against one panel, in as few kinds of tiles as possible: whole ones, then smaller ones.
+// Rows [begin, end) against one panel, in as few kinds of tiles as possible: whole ones, then smaller ones. Where the
+// panel is gone through `parts` times, this is the time `part`: each brings its share of the next panel into L2.
 template <int NV, class Sink>
 void multiply_panel(const Rows& rows, const PackedWeights& weights, const int8_t* panel, int column, int begin, int end,
-                    const Sink& sink) {
+                    const Sink& sink, int part = 0, int parts = 1) {
   constexpr int most = kMostRows[NV];
   const int count = end - begin;
+  const ptrdiff_t bytes = static_cast<ptrdiff_t>(NV) * kLanes * weights.k * weights.segments;
+  const int8_t* ahead = panel + bytes + bytes / parts * part;
 #if defined(OC_AVX512)
   if constexpr (NV == kPanel) {
-    if (count == kSeven) return multiply_seven(rows, weights, panel, column, begin, sink);
+    if (count == kSeven)
+      return multiply_seven(rows, weights, panel, column, begin, ahead, ceil_div(NV * kLanes * 4, 2 * parts), sink);
   }
 #endif
   int whole = count / most, rest = count % most;
   if (most == 6 && whole && (rest == 1 || rest == 2)) whole--, rest += most;  // 4 + 3 or 4 + 4 rather than 6 + 1
   const int tiles = whole + (rest + 3) / 4;
-  const int8_t* ahead = panel + static_cast<size_t>(NV) * kLanes * weights.k * weights.segments;
-  const int step = tiles ? (NV * kLanes * 4 + tiles - 1) / tiles : 0;
+  const int step = tiles ? ceil_div(NV * kLanes * 4, tiles * parts) : 0;
   int row = begin;
   auto run = [&](auto m, int times) OC_LAMBDA {
     multiply<m, NV>(rows, weights, panel, column, row, times, ahead, step, sink);
