@@ -30,6 +30,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parent
 INSTRUCTION_SETS = "avx2;avx512;avx512vbmi"
 OPERATORS, SETS, SEEDS = 20, 4, 6
+EMULATED_TIMEOUT = 60
 TIMEOUT, MOST_MEGABYTES, MOST_BLOCK, LONGEST = 10, 2048, 512, 400
 
 
@@ -126,7 +127,10 @@ def main() -> int:
         return 0
     sets = "" if arguments.cuda else arguments.instruction_sets
     program = build(arguments.folder / "build", sets, cuda=arguments.cuda)
-    return fuzz(program, arguments.folder, f"-max_total_time={arguments.seconds}").returncode
+    options = [f"-max_total_time={arguments.seconds}"]
+    if arguments.cuda:
+        options.append(f"-timeout={EMULATED_TIMEOUT}")
+    return fuzz(program, arguments.folder, *options).returncode
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 // The kernels for half activations take the bytes as well: halves hold them exactly, less their zero point. Blocks are
 // padded to whole 32 inputs.
+#include <algorithm>
+#include <cmath>
+
 #include "cuda/linear4.hpp"
 #include "cuda/weight_only.hpp"
 #include "cuda/weight_only_pack.hpp"
@@ -29,6 +32,9 @@ class QLinear4OnDevice : public DeviceKernel {
     blocks_ = k_ / block_, padded_ = (block_ + kPiece - 1) / kPiece * kPiece;
     require(w_scale.rank() == 2 && w_scale.dim(0) == n_ && w_scale.dim(1) == blocks_,
             "w_scale must be [N, K / block_size]");
+    const float* scales = w_scale.as<float>();
+    require(std::all_of(scales, scales + w_scale.size(), [](float x) { return std::isfinite(x); }),
+            "w_scale must be finite");
     upload_weights(w, w_scale);
     if (const auto bias = info.constant(kBias)) {
       require(bias->type == kF32 && bias->size() == n_, "bias must have N floats");
