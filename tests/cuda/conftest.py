@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cuda.emulated import Emulated, build
-from tests.cuda.library import build_library, missing_tool
+from tests.cuda.library import EMULATED, build_library, missing_tool
 
 Emulate = Callable[[str, Sequence[str], str], Emulated]
 
@@ -31,7 +32,9 @@ def emulate(tmp_path_factory: pytest.TempPathFactory) -> Emulate:
 
 @pytest.fixture(scope="session")
 def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library with its CUDA operators emulated, built once in a session."""
+    """The library with its CUDA operators emulated, built once in a session, or that which EMULATED names."""
+    if given := os.environ.get(EMULATED):
+        return Path(given)
     if tool := missing_tool("EMULATED"):
         pytest.skip(f"no {tool}")
     return build_library(tmp_path_factory.mktemp("emulated_library"), "EMULATED")

@@ -13,6 +13,9 @@ import pytest
 
 from tests.cuda.emulated import CSRC
 
+EMULATED = "ONNXCOMPRESS_EMULATED_LIBRARY"
+"""Names a library in the environment that tests take in the place of building one."""
+
 
 def gpu_name() -> str:
     """Of the first NVIDIA GPU; "" where there is none."""
