@@ -59,7 +59,7 @@ def test_a_run_gives_the_same_twice(emulated_library: Path) -> None:
 def test_nothing_undefined_is_done(tmp_path: Path) -> None:
     """All cases in both orders, and malformed nodes, under AddressSanitizer and UndefinedBehaviorSanitizer."""
     library = str(build_library(tmp_path, "EMULATED", sanitize=True))
-    # Left out: what only the CPU.s kernels could take much memory for, and tensors at odd addresses, which are refused.
+    # Left out: what only the CPU's kernels could take much memory for, and tensors at odd addresses, which are refused.
     runs = {
         "ONNXCOMPRESS_LIBRARY": [
             str(ROOT / "tests" / "ops" / "test_hostile.py"), "-k", "not out_of_proportion and not factors_of_many",
