@@ -4,7 +4,7 @@
 
 #include "cpu/attention.hpp"
 #include "ops/buffer.hpp"
-#include "ort/op.hpp"
+#include "ops/qattention.hpp"
 
 namespace oc {
 
@@ -101,19 +101,14 @@ struct QAttention : Kernel {
     if (!context.has(kMask)) return mask;
     const Tensor given = context.input(kMask);
     if (!adds) {
-      require(given.rank() == 2 && given.dim(0) == batch && given.dim(1) == keys, "mask must be [batch, keys]");
+      check_key_mask(given, batch, keys);
       mask.key_bias = Buffer<float>(given.size()), mask.batch_stride = keys;
       keep(given, mask.key_bias.data());
       return mask;
     }
-    require(given.type == kF32, "a mask that is added must be float");
-    const bool fits = given.rank() == 4 && (given.dim(0) == batch || given.dim(0) == 1) &&
-                      (given.dim(1) == heads || given.dim(1) == 1) && (given.dim(2) == keys || given.dim(2) == 1) &&
-                      given.dim(3) == keys;
-    require(fits, "mask must be [batch or 1, heads or 1, queries or 1, keys]");
-    const int64_t rows = given.dim(2);
-    mask.head_stride = given.dim(1) == 1 ? 0 : rows * keys;
-    mask.batch_stride = given.dim(0) == 1 ? 0 : given.dim(1) * rows * keys;
+    const AddedMask added(given, batch, heads, keys);
+    const int64_t rows = added.rows;
+    mask.head_stride = added.head_stride, mask.batch_stride = added.batch_stride;
     if (rows > 1) {
       mask.full = given.as<float>();
       return mask;

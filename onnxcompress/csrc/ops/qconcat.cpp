@@ -1,34 +1,19 @@
 // QConcat: images side by side along their channels, each requantized by a table and enlarged where it is smaller.
 #include "cpu/concat.hpp"
 #include "ops/buffer.hpp"
-#include "ort/op.hpp"
+#include "ops/qconcat.hpp"
 
 namespace oc {
 
 namespace {
 
 struct QConcat : Kernel {
-  Tensor tables;
-  std::vector<int64_t> upsample;
+  ConcatNode node;
+  const std::vector<int64_t>& upsample = node.upsample;
   std::vector<const uint8_t*> table;  // of each input; none where it changes nothing
 
-  explicit QConcat(const Info& info) : tables(info.constant(0, kU8, "tables")) {
-    const size_t n = info.input_count() - 1;
-    require(n >= 1 && tables.rank() == 2 && tables.dim(0) == static_cast<int64_t>(n) && tables.dim(1) == 256,
-            "tables must be [n, 256] for n images");
-    upsample = info.integers("upsample", {});
-    if (upsample.empty()) upsample.assign(n, 1);
-    require(upsample.size() == n, "upsample must have a value for each image");
-    for (int64_t u : upsample) require(u >= 1 && u <= 1 << 10, "upsample must be at least 1");
-    const auto identity = info.integers("identity", {});
-    require(identity.empty() || identity.size() == n, "identity must have a value for each image");
-    for (size_t i = 0; i < n; i++) {
-      const uint8_t* t = tables.as<uint8_t>() + i * 256;
-      bool same = true;
-      for (int q = 0; q < 256; q++) same = same && t[q] == q;
-      require(same || identity.empty() || !identity[i], "identity is given for a table that is none");
-      table.push_back(same ? nullptr : t);
-    }
+  explicit QConcat(const Info& info) : node(info) {
+    for (size_t i = 0; i < node.same.size(); i++) table.push_back(node.same[i] ? nullptr : node.table(i));
   }
 
   void compute(Context& context) override {

@@ -3,6 +3,7 @@
 
 #include "cuda/attention.hpp"
 #include "ops/cuda/device_kernel.hpp"
+#include "ops/qattention.hpp"
 
 namespace oc {
 
@@ -74,20 +75,14 @@ struct QAttentionOnDevice : DeviceKernel {
     cuda::AttentionMask mask;
     mask.values = given.data, mask.adds = adds;
     if (!adds) {
-      require(given.rank() == 2 && given.dim(0) == batch && given.dim(1) == keys, "mask must be [batch, keys]");
+      check_key_mask(given, batch, keys);
       mask.type = mask_type(given.type), mask.batch_stride = keys;
       return mask;
     }
-    require(given.type == kF32, "a mask that is added must be float");
-    const bool fits = given.rank() == 4 && (given.dim(0) == batch || given.dim(0) == 1) &&
-                      (given.dim(1) == heads || given.dim(1) == 1) && (given.dim(2) == keys || given.dim(2) == 1) &&
-                      given.dim(3) == keys;
-    require(fits, "mask must be [batch or 1, heads or 1, queries or 1, keys]");
-    const int64_t rows = given.dim(2);
+    const AddedMask added(given, batch, heads, keys);
     mask.type = cuda::AttentionMaskType::kFloat;
-    mask.query_stride = rows == 1 ? 0 : keys;
-    mask.head_stride = given.dim(1) == 1 ? 0 : rows * keys;
-    mask.batch_stride = given.dim(0) == 1 ? 0 : given.dim(1) * rows * keys;
+    mask.query_stride = added.rows == 1 ? 0 : keys;
+    mask.head_stride = added.head_stride, mask.batch_stride = added.batch_stride;
     return mask;
   }
 };

@@ -1,6 +1,6 @@
 #include "cuda/concat.hpp"
-#include "cuda/table.hpp"
 #include "ops/cuda/device_kernel.hpp"
+#include "ops/qconcat.hpp"
 
 namespace oc {
 
@@ -13,27 +13,7 @@ struct QConcatOnDevice : DeviceKernel {
   DeviceBuffer tables;
   std::vector<const uint8_t*> table;  // of each image; none where it changes nothing
 
-  explicit QConcatOnDevice(const Info& info) : DeviceKernel(info) {
-    const Tensor given = info.constant(kTables, kU8, "tables");
-    const size_t n = info.input_count() - kImages;
-    require(n >= 1 && given.rank() == 2 && given.dim(0) == static_cast<int64_t>(n) &&
-                given.dim(1) == cuda::kTableBytes,
-            "tables must be [n, 256] for n images");
-    upsample = info.integers("upsample", {});
-    if (upsample.empty()) upsample.assign(n, 1);
-    require(upsample.size() == n, "upsample must have a value for each image");
-    for (int64_t u : upsample) require(u >= 1 && u <= 1 << 10, "upsample must be at least 1");
-    const auto identity = info.integers("identity", {});
-    require(identity.empty() || identity.size() == n, "identity must have a value for each image");
-    tables = upload(given.as<uint8_t>(), n * cuda::kTableBytes);
-    for (size_t i = 0; i < n; i++) {
-      const size_t at = i * cuda::kTableBytes;
-      bool same = true;
-      for (int q = 0; q < cuda::kTableBytes; q++) same = same && given.as<uint8_t>()[at + q] == q;
-      require(same || identity.empty() || !identity[i], "identity is given for a table that is none");
-      table.push_back(same ? nullptr : tables.as<uint8_t>() + at);
-    }
-  }
+  explicit QConcatOnDevice(const Info& info) : QConcatOnDevice(info, ConcatNode(info)) {}
 
   void run(Context& context) override {
     require(context.input_count() == table.size() + kImages, "the number of images changed");
@@ -52,6 +32,13 @@ struct QConcatOnDevice : DeviceKernel {
     const Tensor y = context.output(0, {shape[0], shape[1], shape[2], channels}, kU8);
     cuda::place(images.data(), static_cast<int>(images.size()), {y.as<uint8_t>(), shape[0] * shape[1], shape[2]},
                 context.stream());
+  }
+
+ private:
+  QConcatOnDevice(const Info& info, const ConcatNode& node) : DeviceKernel(info), upsample(node.upsample) {
+    tables = upload(node.tables.as<uint8_t>(), node.tables.size());
+    for (size_t i = 0; i < node.same.size(); i++)
+      table.push_back(node.same[i] ? nullptr : tables.as<uint8_t>() + i * ConcatNode::kTableBytes);
   }
 };
 
