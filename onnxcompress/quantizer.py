@@ -116,7 +116,7 @@ def quantize(
             method of `ranges`.
         weights: weight-only: int8 (a scale per output channel) or int4 (per block of inputs).
         block_size: weight-only: inputs that share a scale, a power of two and at least 16.
-        activations: static: u8 (CPUs), s8 (symmetric, for GPUs) or u16.
+        activations: static: u8 (CPUs, and `target` cuda), s8 (symmetric, for TensorRT) or u16.
         exclude: nodes that stay float: names, or patterns with * and ?.
         wide: static: nodes whose input activations take 16 bits, likewise.
         smooth: alpha of SmoothQuant, 0 to 1 (0.5 is usual): outliers of normalized activations move into the

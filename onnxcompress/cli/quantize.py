@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--block-size", type=int, help="Weight-only: inputs that share a scale (32 for int4).")
 @click.option(
     "--activations", type=click.Choice(["u8", "s8", "u16"]), default="u8", show_default=True,
-    help="Static: u8 for CPUs, s8 (symmetric) for GPUs, u16.",
+    help="Static: u8 for CPUs and --target cuda, s8 (symmetric) for TensorRT, u16.",
 )  # fmt: skip
 @click.option("--exclude", metavar="NAME", multiple=True, help="A node that stays float; * and ? match; repeatable.")
 @click.option("--wide", metavar="NAME", multiple=True, help="Static: a node with 16-bit input activations; repeatable.")
