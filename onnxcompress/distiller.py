@@ -15,6 +15,8 @@ from onnxcompress.evaluation import EvaluateFunction, Metric
 from onnxcompress.exporting.framework import import_torch
 from onnxcompress.model_io import Source, check_output, file_bytes, save_model
 from onnxcompress.progress import Progress, silent
+from onnxcompress.pruning.gradual import Schedule, schedule_of
+from onnxcompress.pruning.options import Pattern
 from onnxcompress.runtime.session import opening
 
 if TYPE_CHECKING:
@@ -116,6 +118,8 @@ def distill(
     resume: str | os.PathLike[str] | None = None,
     task_loss: TaskLoss | None = None,
     labels: Sequence[str] = (),
+    pattern: Pattern | None = None,
+    sparsity: float | None = None,
     gradual: Gradual | None = None,
     seed: int = 0,
     images: ImageOptions | None = None,
@@ -124,9 +128,9 @@ def distill(
 ) -> Distilled:
     """Train a student to do what its teacher does. No labels are needed.
 
-    Both are optimized first (standard operators), unless they are quantized. Weights that were pruned keep their
-    zeros; embedding tables that are the teacher's own stay as they are. Every score is that of the model as it would
-    be written, in ONNX Runtime; the best state is given back, never one that scores below the student as it came.
+    Both are optimized first, unless they are quantized. Pruned weights keep their zeros, embedding tables that are the
+    teacher's own stay as they are. Scores are those of the model as written, in ONNX Runtime; the best state is given
+    back, never one that scores below the student as it came.
 
     Under torchrun (WORLD_SIZE in the environment) the processes train together, each with batches of its own; all
     give back the same model.
@@ -143,26 +147,24 @@ def distill(
             it was at the start, training goes back to the best state and on with less than a third of it.
         batch: rows of a step; under torchrun of each process.
         temperature: of the softmax in `kl`.
-        evaluate: `FILE.py:FN` or `FN(run) -> float`, higher is better.
-        metric: how agreement is measured otherwise.
+        evaluate, metric: `FILE.py:FN` or `FN(run) -> float`, higher is better; how agreement is measured otherwise.
         drop_layers: layers to take out of the student first, counted from 0.
         learn_scales: train the scales of a quantized student too.
-        resume: a folder that keeps the state of the run: killed and started again, it goes on where it was.
+        resume: a folder that keeps the state of the run, which goes on where it was.
         task_loss: `task_loss(outputs, feed) -> Tensor`: mean over the rows of a feed, from the student's outputs by
             name (and the feed, `labels` included); added to the rest.
         labels: entries of the feeds, besides the inputs, that `task_loss` reads.
-        gradual: masks that grow while training.
-        seed: of the order of the data.
-        images: how a folder of images is read.
+        pattern, sparsity: prune while training, as `prune` names them (no channels): masks grow over the first 60 %
+            of the steps (Zhu & Gupta, To prune, or not to prune, 2017). They need `steps`.
+        gradual: masks of one's own that grow while training.
+        seed, images: of the order of the data; how a folder of images is read.
         progress: called as work goes on; KeyboardInterrupt (from it, or Ctrl-C) ends the training, and the best
             state so far is given back.
         more: other fields of `distillation.options.Options`.
 
     Raises:
         ValueError: arguments that do not exist or do not go together.
-        ModelError: a model cannot be read or run, or the two have nothing to compare.
-        DataError: feeds that do not fit.
-        EvaluationError: the evaluation fails.
+        ModelError, DataError, EvaluationError: models that cannot be run or compared; feeds or an evaluation that fail.
         ExportError: torch is missing, or a factory's module cannot be exported.
         CompressError: the folder to resume from cannot be used.
     """
@@ -173,10 +175,17 @@ def distill(
     options = Options(
         losses or {}, steps, budget, learning_rate, batch, temperature, seed=seed, learn_scales=learn_scales, **more
     )  # fmt: skip
+    masks = _growing(schedule_of(pattern, sparsity, steps), gradual)
     task = Task(
-        student, teacher, data, images, evaluate, metric, tuple(drop_layers), resume, task_loss, tuple(labels), gradual
+        student, teacher, data, images, evaluate, metric, tuple(drop_layers), resume, task_loss, tuple(labels), masks
     )  # fmt: skip
     return run(task, options, progress)
+
+
+def _growing(schedule: Schedule | None, gradual: Gradual | None) -> Schedule | Gradual | None:
+    if schedule is not None and gradual is not None:
+        raise ValueError("give a pattern or masks of your own (gradual), not both")
+    return schedule or gradual
 
 
 def reconstruct(

@@ -72,6 +72,13 @@ class Losses(click.ParamType):  # type: ignore[type-arg]
 )  # fmt: skip
 @click.option("--resume", type=click.Path(file_okay=False), help="A folder that keeps the state of the run.")
 @click.option("--learn-scales", is_flag=True, help="Train the scales of a quantized student too.")
+@click.option(
+    "--pattern", type=click.Choice(["block4x4", "block1x4", "block16x4", "2:4", "unstructured"]),
+    help="Prune STUDENT while training, by masks that grow; needs --steps.",
+)  # fmt: skip
+@click.option(
+    "--sparsity", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Of the pattern, at the end."
+)
 @click.option("--drop-layers", type=Layers(), default=(), help="Take these layers out of the student first.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @standard
@@ -86,7 +93,12 @@ def command(
     if options["steps"] is not None and options["budget"] is not None:
         raise click.UsageError("--steps and --budget exclude each other")
     from onnxcompress.distiller import distill_file
+    from onnxcompress.pruning.gradual import schedule_of
 
+    try:
+        schedule_of(options["pattern"], options["sparsity"], options["steps"])
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     # What the user's functions print must not mix with the result.
     with contextlib.redirect_stdout(sys.stderr), out.progress() as progress:
         found = distill_file(

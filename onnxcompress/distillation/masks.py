@@ -31,10 +31,12 @@ class Gradual:
         masks_at: `masks_at(step, weight)` is called before step 0, 1, ... `until`, and gives masks (True: kept) by
             initializer, or None where they stay what they were; `weight(name)` is the array as it is now.
         until: the step from which the masks stay; only states after it count as results.
+        name: what it does; a run is gone on with by one of the same name.
     """
 
     masks_at: Callable[[int, Callable[[str], Array]], Mapping[str, Array] | None]
     until: int
+    name: str = ""
 
 
 def zero_masks(model: ir.Model, module: OnnxModule) -> dict[str, Tensor]:

@@ -37,6 +37,7 @@ from onnxcompress.evaluation import EvaluateFunction, Metric
 from onnxcompress.interrupts import Interrupts
 from onnxcompress.model_io import Source, load_model
 from onnxcompress.progress import Progress, silent
+from onnxcompress.pruning.gradual import GrowingMasks, Schedule
 from onnxcompress.torch import OnnxModule
 
 RATE_NORMALIZED, RATE_OTHER = 2e-4, 2e-3
@@ -60,7 +61,7 @@ class Task:
     resume: str | os.PathLike[str] | None = None
     task_loss: TaskLoss | None = None
     labels: tuple[str, ...] = ()
-    gradual: Gradual | None = None
+    gradual: Gradual | Schedule | None = None
 
 
 def run(task: Task, options: Options, progress: Progress) -> Distilled:
@@ -174,8 +175,19 @@ class Session:
         batches = Batches(train, options.batch, options.seed, joined, processes.count, processes.rank)
         return Trainer(
             self.student, module, teacher, objective, batches, scorer, options, self._checkpoints(), self._rate(),
-            processes=processes, gradual=task.gradual, progress=self.progress,
+            processes=processes, gradual=self._gradual(train), progress=self.progress,
         )  # fmt: skip
+
+    def _gradual(self, train: DataSet) -> Gradual | None:
+        """Masks that grow. What they are chosen by is measured once: the same in all processes."""
+        schedule = self.task.gradual
+        if not isinstance(schedule, Schedule):
+            return schedule
+        power = None
+        if self.processes.is_first:
+            power = GrowingMasks(self.student, train, schedule, progress=self.progress).power
+        masks = GrowingMasks(self.student, train, schedule, self.processes.share(power))
+        return Gradual(masks, schedule.until, repr(schedule))
 
     def _module(self) -> OnnxModule:
         tables = shared_tables(self.student, self.teacher)
@@ -238,7 +250,9 @@ class Session:
             return Checkpoints(None, "")
         total = hashlib.sha256()
         options = {k: v for k, v in asdict(self.options).items() if k not in ("checkpoint_seconds", "device")}
-        total.update(repr((options, self.task.dropped, self.task.metric, self.processes.count)).encode())
+        gradual = self.task.gradual
+        name = gradual.name if isinstance(gradual, Gradual) else repr(gradual)
+        total.update(repr((options, self.task.dropped, self.task.metric, self.processes.count, name)).encode())
         for model in (self.student, self.teacher):
             total.update(b"" if model is None else fingerprint(model).encode())
         for name, array in sorted(self.feed.items()):

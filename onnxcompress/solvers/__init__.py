@@ -5,7 +5,7 @@ They run a model over data and give plain arrays, which passes then put into the
 
 from onnxcompress.solvers.moments import MomentObserver, Moments
 from onnxcompress.solvers.pruning import PruneLayers, Solver
-from onnxcompress.solvers.saliency import magnitude_saliency, obs_saliency, wanda_saliency
+from onnxcompress.solvers.saliency import input_power, magnitude_saliency, obs_saliency, wanda_saliency
 from onnxcompress.solvers.sequential import SAMPLES, observe_moments, solvable, solve_layers
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Moments",
     "PruneLayers",
     "Solver",
+    "input_power",
     "magnitude_saliency",
     "obs_saliency",
     "observe_moments",

@@ -34,12 +34,19 @@ def wanda_saliency(
     The square of |w| ||x|| (Sun et al., A Simple and Effective Pruning Approach for LLMs, 2023): the same order, and
     it adds up over blocks.
     """
+    power = input_power(model, layers, data, threads=threads, progress=progress)
+    return {name: scores * power[name] for name, scores in magnitude_saliency(model, layers).items()}
+
+
+def input_power(
+    model: ir.Model, layers: Sequence[Layer], data: DataSet, *, threads: int = 0, progress: Progress = silent
+) -> dict[str, Array]:
+    """E[x^2] of what each weight is multiplied by, by initializer, float32 of its shape; 1 where it is not measured."""
 
     def measure(weight: Array, moments: Moments) -> Array:
-        scores: Array = np.square(weight) * np.diagonal(moments.second, axis1=1, axis2=2)[:, None, :]
-        return scores
+        return np.broadcast_to(np.diagonal(moments.second, axis1=1, axis2=2)[:, None, :], weight.shape)
 
-    return _from_moments(model, layers, data, measure, threads, progress)
+    return _from_moments(model, layers, data, measure, np.ones_like, threads, progress)
 
 
 def obs_saliency(
@@ -56,7 +63,7 @@ def obs_saliency(
         scores: Array = np.square(weight) / np.diagonal(inverse, axis1=1, axis2=2)[:, None, :]
         return scores
 
-    return _from_moments(model, layers, data, measure, threads, progress)
+    return _from_moments(model, layers, data, measure, np.square, threads, progress)
 
 
 def _from_moments(
@@ -64,11 +71,12 @@ def _from_moments(
     layers: Sequence[Layer],
     data: DataSet,
     measure: Callable[[Array, Moments], Array],
+    unmeasured: Callable[[Array], Array],
     threads: int,
     progress: Progress,
 ) -> dict[str, Array]:
-    """A measure of each layer [G, N / G, K], of the model as it is; a layer with too many inputs gets magnitudes."""
-    saliency = magnitude_saliency(model, [layer for layer in layers if solvable(layer) is not None])
+    """A measure of each layer [G, N / G, K], of the model as it is; `unmeasured` of one with too many inputs."""
+    saliency = {layer.weight: unmeasured(weight_of(model, layer)) for layer in layers if solvable(layer) is not None}
     for stage in divide([layer for layer in layers if solvable(layer) is None], 1):
         nodes: Mapping[Layer, ir.Node] = dict(layer_nodes(model, stage))
         found = observe_moments(model, nodes, data, threads=threads, progress=progress)

@@ -133,6 +133,15 @@ def test_scores_before_and_after(folder: Path) -> None:
     assert "compared:" not in found.stderr
 
 
+def test_a_pattern_prunes_while_training(folder: Path) -> None:
+    """In two processes, which choose the same blocks."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "onnxcompress")
+    output_of(start(folder, "--steps", "20", "--pattern", "block4x4", "--sparsity", "0.75", command=launcher))
+    middle = weights(folder / "o.onnx")["w2"].T.reshape(8, 4, 8, 4)
+    blocks = np.abs(middle).sum(axis=(1, 3))
+    assert np.sum(blocks == 0) == 48 and np.all(np.sum(middle == 0, axis=(1, 3))[blocks > 0] == 0)
+
+
 def test_verbose_tells_what_is_compared_and_the_history(folder: Path) -> None:
     found = invoke(folder, "--steps", "4", "--loss", "kl,hidden=0.5", "-v")
     assert found.exit_code == 0, found.output
@@ -162,6 +171,8 @@ def test_json_alone_is_on_stdout(folder: Path) -> None:
         (["--lr", "0"], "0.0 is not in the range x>0"),
         (["--batch", "0"], "0 is not in the range x>=1"),
         (["--budget", "soon"], "'soon' is not a positive time"),
+        (["--pattern", "2:4", "--budget", "1m"], "pruning while training needs steps"),
+        (["--sparsity", "0.5"], "sparsity needs a pattern"),
     ],
 )
 def test_wrong_usage_exits_2(folder: Path, more: list[str], message: str) -> None:
