@@ -92,7 +92,7 @@ using Finish = void (*)(const Int4Weights& w, const Int4Output& y, int row, int 
 
 template <Activation::Kind A>
 void finish(const Int4Weights& w, const Int4Output& y, int row, int rows, int column, int vectors, const float* sums) {
-  const Activation activation = y.activation;
+  const Activate<A> activate(y.activation);
   for (int end = row + rows; row < end; row++, sums += vectors * kLanes) {
     const vf x_scale = setf(y.row_scale ? y.row_scale[row] : y.x_scale);
     const vf x_zero = setf(y.row_zero ? y.row_zero[row] : y.x_zero);
@@ -103,7 +103,7 @@ void finish(const Int4Weights& w, const Int4Output& y, int row, int rows, int co
       const int c = column + v * kLanes, count = w.n - c;
       if (v >= vectors || count <= 0) return;
       const vf sum = sub(loadf(sums + v * kLanes), mul(x_zero, loadf(w.zero_sum + c)));
-      vf value = activate<A>(activation, fma(sum, x_scale, loadf(y.offset + c)));
+      vf value = activate(fma(sum, x_scale, loadf(y.offset + c)));
       if (y.residual) value = add(value, loadf(y.residual + at + v * kLanes, count));
       if (y.floats) storef(y.floats + at + v * kLanes, value, count);
       else bytes[v] = to_int(min(setf(65536.f), fma(value, loadf(y.inverse + c), setf(y.zero))));
@@ -113,15 +113,7 @@ void finish(const Int4Weights& w, const Int4Output& y, int row, int rows, int co
 }
 
 Finish finish_of(const Activation& activation) {
-  switch (activation.kind) {
-    case Activation::kRelu: return finish<Activation::kRelu>;
-    case Activation::kPolynomial6: return finish<Activation::kPolynomial6>;
-    case Activation::kPolynomial8: return finish<Activation::kPolynomial8>;
-    case Activation::kGelu: return finish<Activation::kGelu>;
-    case Activation::kSigmoid: return finish<Activation::kSigmoid>;
-    case Activation::kHardSwish: return finish<Activation::kHardSwish>;
-    default: return finish<Activation::kNone>;
-  }
+  return with_kind(activation, [](auto kind) -> Finish { return finish<kind>; });
 }
 
 template <int NV>

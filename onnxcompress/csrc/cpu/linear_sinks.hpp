@@ -27,7 +27,7 @@ struct Deferred {
 template <Activation::Kind kKind, bool kBytes, bool kRows>
 void finish(const LinearOutput& o, int n, int row, int rows, int column, int vectors, const vi* sums) {
   constexpr bool kFolded = kBytes && (kKind == Activation::kNone || kKind == Activation::kRelu);
-  const Activation activation = o.activation;
+  const Activate<kKind> activate(o.activation);
   const vf zero_point = setf(o.zero_point);
   auto finish_row = [&](auto columns) OC_LAMBDA {
     const vf row_scale = kRows ? setf(o.row_scale[row]) : setf(1);
@@ -47,7 +47,7 @@ void finish(const LinearOutput& o, int n, int row, int rows, int column, int vec
         value = fma(to_float(sums[v]), loadf(o.scale + c), loadf(o.offset + c));
       }
       if constexpr (kFolded && kKind == Activation::kRelu) value = max(value, zero_point);
-      else if constexpr (!kFolded) value = activate<kKind>(activation, value);
+      else if constexpr (!kFolded) value = activate(value);
       if (o.residual) {
         const vf r = loadf(o.residual + at + v * kLanes, count);
         value = kFolded ? fma(r, loadf(o.inverse + c), value) : add(value, r);
@@ -76,15 +76,7 @@ Finish finish_of(const LinearOutput& o) {
 }
 
 inline Finish finish_of(const LinearOutput& o) {
-  switch (o.activation.kind) {
-    case Activation::kRelu: return finish_of<Activation::kRelu>(o);
-    case Activation::kPolynomial6: return finish_of<Activation::kPolynomial6>(o);
-    case Activation::kPolynomial8: return finish_of<Activation::kPolynomial8>(o);
-    case Activation::kGelu: return finish_of<Activation::kGelu>(o);
-    case Activation::kSigmoid: return finish_of<Activation::kSigmoid>(o);
-    case Activation::kHardSwish: return finish_of<Activation::kHardSwish>(o);
-    default: return finish_of<Activation::kNone>(o);
-  }
+  return with_kind(o.activation, [&](auto kind) { return finish_of<kind>(o); });
 }
 
 }  // namespace

@@ -24,71 +24,81 @@ OC_INLINE vf keep(vf x, int count) {
   return loadf(lanes, count);
 }
 
-// One row; a variance by its definition, not by the mean of squares, which cancels where the mean is large.
-void normalize_row(const LayerNorm& p, float* scratch) {
-  const float* s = p.x;
+// A row and what is known of it: s is x + residual.
+struct Row {
+  const float* s;
+  vf mean, factor;
+};
+
+// Row r: its sum, into p.sum or `total`, and its statistics. A variance by its definition, not by the mean of squares,
+// which cancels where the mean is large.
+OC_INLINE Row measure(const LayerNorm& p, int r, float* total_row) {
+  const ptrdiff_t at = static_cast<ptrdiff_t>(r) * p.c;
+  const float *x = p.x + at, *s = x;
+  float* sum_row = p.sum ? p.sum + at : nullptr;
   vf sums[4] = {setf(0), setf(0), setf(0), setf(0)}, squares[4] = {setf(0), setf(0), setf(0), setf(0)};
   if (p.residual) {
-    float* total_row = p.sum ? p.sum : scratch;
+    if (sum_row) total_row = sum_row;
     for_vectors(p.c, [&](auto a, int i, int count) OC_LAMBDA {
-      const vf value = add(loadf(p.x + i, count), loadf(p.residual + i, count));
+      const vf value = add(loadf(x + i, count), loadf(p.residual + at + i, count));
       sums[a] = add(sums[a], value);
       storef(total_row + i, value, count);
     });
     s = total_row;
   } else {
     for_vectors(p.c, [&](auto a, int i, int count) OC_LAMBDA {
-      const vf value = loadf(p.x + i, count);
+      const vf value = loadf(x + i, count);
       sums[a] = add(sums[a], value);
-      if (p.sum && p.sum != p.x) storef(p.sum + i, value, count);
+      if (sum_row && sum_row != x) storef(sum_row + i, value, count);
     });
   }
-  const float mean = total(sums) / p.c;
-  const vf centre = setf(mean);
+  const vf mean = setf(total(sums) / p.c);
   for_vectors(p.c, [&](auto a, int i, int count) OC_LAMBDA {
-    const vf d = keep(sub(loadf(s + i, count), centre), count);
+    const vf d = keep(sub(loadf(s + i, count), mean), count);
     squares[a] = fma(d, d, squares[a]);
   });
-  const vf factor = setf(1.f / __builtin_sqrtf(total(squares) / p.c + p.epsilon));
-  const bool by_range = p.row_scale != nullptr;
-  float* smoothed = scratch + p.c;
+  return {s, mean, setf(1.f / __builtin_sqrtf(total(squares) / p.c + p.epsilon))};
+}
+
+// The outputs of row r. smoothed: c floats.
+OC_INLINE void finish(const LayerNorm& p, int r, const Row& row, float* smoothed) {
+  const ptrdiff_t at = static_cast<ptrdiff_t>(r) * p.c;
+  float* y = p.y ? p.y + at : nullptr;
   auto normalized = [&](int i, int count) OC_LAMBDA {
-    return fma(mul(sub(loadf(s + i, count), centre), factor), loadf(p.gamma + i), loadf(p.beta + i));
+    return fma(mul(sub(loadf(row.s + i, count), row.mean), row.factor), loadf(p.gamma + i), loadf(p.beta + i));
   };
-  if (p.q && !by_range) {
+  if (p.q && !p.row_scale) {
     const vf zero_point = setf(p.zero_point), limit = setf(65536.f);
     for_panels(p.c, [&](int i, auto columns) OC_LAMBDA {
       vi bytes[kPanel];
       unroll<kPanel>([&](auto v) OC_LAMBDA {
-        const int at = i + v * kLanes, count = columns - v * kLanes;
+        const int c = i + v * kLanes, count = columns - v * kLanes;
         bytes[v] = zero();
         if (count <= 0) return;
-        const vf value = normalized(at, count);
-        if (p.y) storef(p.y + at, value, count);
-        bytes[v] = to_int(min(limit, fma(value, loadf(p.inverse + at), zero_point)));
+        const vf value = normalized(c, count);
+        if (y) storef(y + c, value, count);
+        bytes[v] = to_int(min(limit, fma(value, loadf(p.inverse + c), zero_point)));
       });
-      store_bytes<kPanel>(p.q + i, bytes, columns, nullptr);
+      store_bytes<kPanel>(p.q + at + i, bytes, columns, nullptr);
     });
     return;
   }
   for_vectors(p.c, [&](auto, int i, int count) OC_LAMBDA {
     const vf value = normalized(i, count);
-    if (p.y) storef(p.y + i, value, count);
-    if (by_range) storef(smoothed + i, p.inverse ? mul(value, loadf(p.inverse + i)) : value, count);
+    if (y) storef(y + i, value, count);
+    if (p.row_scale) storef(smoothed + i, p.inverse ? mul(value, loadf(p.inverse + i)) : value, count);
   });
-  if (by_range) quantize_by_range(smoothed, p.c, p.q, p.row_scale, p.row_zero_point, nullptr);
+  if (p.row_scale) quantize_rows_by_range(smoothed, 1, p.c, p.q + at, p.row_scale + r, p.row_zero_point + r, nullptr);
 }
 
-void layer_norm(const LayerNorm& first, int rows, float* scratch) {
-  LayerNorm p = first;
+// Each row is measured before the last one is finished: what waits for its statistics then waits for nothing.
+void layer_norm(const LayerNorm& p, int rows, float* scratch) {
+  float* smoothed = scratch + 2 * p.c;
+  Row next = measure(p, 0, scratch);
   for (int r = 0; r < rows; r++) {
-    normalize_row(p, scratch);
-    p.x += p.c;
-    if (p.residual) p.residual += p.c;
-    if (p.sum) p.sum += p.c;
-    if (p.y) p.y += p.c;
-    if (p.q) p.q += p.c;
-    if (p.row_scale) p.row_scale++, p.row_zero_point++;
+    const Row row = next;
+    if (r + 1 < rows) next = measure(p, r + 1, scratch + (r + 1) % 2 * p.c);
+    finish(p, r, row, smoothed);
   }
 }
 

@@ -12,13 +12,8 @@ void quantize(const float* x, int rows, int k, float scale, float zero_point, ui
   }
 }
 
-void quantize_rows(const float* x, int rows, int n, uint8_t* y, float* scale, uint8_t* zero_point,
-                   const uint8_t* table) {
-  for (int r = 0; r < rows; r++, x += n, y += n) quantize_by_range(x, n, y, scale + r, zero_point + r, table);
-}
-
 }  // namespace
 
-extern const QuantizeKernels quantizing = {quantize, quantize_rows};
+extern const QuantizeKernels quantizing = {quantize, quantize_rows_by_range};
 
 }  // namespace oc::OC_ISA

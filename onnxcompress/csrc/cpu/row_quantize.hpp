@@ -29,9 +29,13 @@ OC_INLINE void quantize_row(const float* x, int n, float inverse, float zero_poi
   });
 }
 
-// The same by the row's own range, which is extended to contain 0.
-inline void quantize_by_range(const float* x, int n, uint8_t* y, float* scale, uint8_t* zero_point,
-                              const uint8_t* table) {
+// How a row is quantized by its own range, which is extended to contain 0.
+struct RowRange {
+  float scale;
+  uint8_t zero_point;
+};
+
+OC_INLINE RowRange find_range(const float* x, int n) {
   vf low[kPanel], high[kPanel];
   unroll<kPanel>([&](auto v) OC_LAMBDA { low[v] = high[v] = setf(0); });
   for_panels(n, [&](int i, auto columns) OC_LAMBDA {
@@ -43,10 +47,22 @@ inline void quantize_by_range(const float* x, int n, uint8_t* y, float* scale, u
   });
   unroll<kPanel - 1>([&](auto v) OC_LAMBDA { low[0] = min(low[0], low[v + 1]), high[0] = max(high[0], high[v + 1]); });
   const float least_value = minimum(low[0]), most_value = maximum(high[0]);
-  *scale = most((most_value - least_value) / 255.f, 1e-12f);
-  const float zero = least(__builtin_nearbyintf(-least_value / *scale), 255.f);
-  *zero_point = static_cast<uint8_t>(zero > 0 ? zero : 0);
-  quantize_row(x, n, 1.f / *scale, *zero_point, y, table);
+  const float scale = most((most_value - least_value) / 255.f, 1e-12f);
+  const float zero = least(__builtin_nearbyintf(-least_value / scale), 255.f);
+  return {scale, static_cast<uint8_t>(zero > 0 ? zero : 0)};
+}
+
+// `rows` rows of n floats to bytes, each by its own range. The next row's range is looked for before a row is written,
+// which then waits for nothing.
+inline void quantize_rows_by_range(const float* x, int rows, int n, uint8_t* y, float* scale, uint8_t* zero_point,
+                                   const uint8_t* table) {
+  RowRange next = find_range(x, n);
+  for (int r = 0; r < rows; r++, x += n, y += n) {
+    const RowRange range = next;
+    if (r + 1 < rows) next = find_range(x + n, n);
+    scale[r] = range.scale, zero_point[r] = range.zero_point;
+    quantize_row(x, n, 1.f / range.scale, range.zero_point, y, table);
+  }
 }
 
 }  // namespace

@@ -64,21 +64,9 @@ Finish finish_with(bool real) {
   return {batch_to_bytes<A, false>, batch_to_floats<A, false>, rows_to_reals<A>};
 }
 
-Finish finish_by_activation(const SparseOutput& y) {
-  const bool real = y.x_scale;
-  switch (y.activation.kind) {
-    case Activation::kRelu: return finish_with<Activation::kRelu>(real);
-    case Activation::kPolynomial6: return finish_with<Activation::kPolynomial6>(real);
-    case Activation::kPolynomial8: return finish_with<Activation::kPolynomial8>(real);
-    case Activation::kGelu: return finish_with<Activation::kGelu>(real);
-    case Activation::kSigmoid: return finish_with<Activation::kSigmoid>(real);
-    case Activation::kHardSwish: return finish_with<Activation::kHardSwish>(real);
-    default: return finish_with<Activation::kNone>(real);
-  }
-}
-
 Finish finish_of(const SparseOutput& y) {
-  Finish finish = finish_by_activation(y);
+  const bool real = y.x_scale;
+  Finish finish = with_kind(y.activation, [&](auto kind) { return finish_with<kind>(real); });
 #if defined(OC_AVX512)
   if (y.words) finish.to_bytes = y.x_scale ? batch_to_bytes_by_words<true> : batch_to_bytes_by_words<false>;
 #endif

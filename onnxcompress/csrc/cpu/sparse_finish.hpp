@@ -111,7 +111,7 @@ void batch_to_bytes(const SparseOutput& y, int vectors, int first, const int32_t
     storef(scale + o, kFolded ? mul(s, factor) : s);
     storef(offset + o, kFolded ? fma(t, factor, setf(y.zero)) : t);
   }
-  const Activation activation = y.activation;
+  const Activate<A> activate(y.activation);
   const vf zero = setf(y.zero);
   for (int o = 0; o < kBatch; o += 4) {
     vf s[4], t[4], f[4];
@@ -124,7 +124,7 @@ void batch_to_bytes(const SparseOutput& y, int vectors, int first, const int32_t
       unroll<4>([&](auto j) OC_LAMBDA {
         vf value = fma(load_sum<kReal>(sums + (o + j) * kTileRows + v * kLanes), s[j], t[j]);
         if (A == Activation::kRelu) value = max(value, zero);
-        if (!kFolded) value = fma(activate<A>(activation, value), f[j], zero);
+        if (!kFolded) value = fma(activate(value), f[j], zero);
         x[j] = whole(value);
       });
       store(bytes + (o * kTileRows + v * kLanes * 4), interleave4(x));
@@ -203,13 +203,13 @@ inline void flush_bytes(const SparseOutput& y, const TileRows& rows, int n, int 
 template <Activation::Kind A, bool kReal>
 void batch_to_floats(const SparseOutput& y, const TileRows& rows, int n, int first, int outputs, const int32_t* sums,
                      float* to, int stride) {
-  const Activation activation = y.activation;
+  const Activate<A> activate(y.activation);
   for (int o = 0; o < outputs; o += kLanes)
     for (int v = 0; v < rows.vectors; v++) {
       vi x[kLanes];
       unroll<kLanes>([&](auto j) OC_LAMBDA {
         const vf sum = load_sum<kReal>(sums + (o + j) * kTileRows + v * kLanes);
-        x[j] = bits(activate<A>(activation, fma(sum, setf(y.scale[first + o + j]), setf(y.offset[first + o + j]))));
+        x[j] = bits(activate(fma(sum, setf(y.scale[first + o + j]), setf(y.offset[first + o + j]))));
       });
       transpose(x);
       const int count = least(outputs - o, kLanes);
@@ -229,6 +229,7 @@ void batch_to_floats(const SparseOutput& y, const TileRows& rows, int n, int fir
 // Sums [row][pitch] of outputs [begin, end) to activated reals in their place; row i is row first_row + i of x.
 template <Activation::Kind A>
 void rows_to_reals(const SparseOutput& y, int first_row, int count, int begin, int end, int32_t* sums, int pitch) {
+  const Activate<A> activate(y.activation);
   for (int i = 0; i < count; i++, sums += pitch) {
     const vi zero_point = set(y.x_scale ? y.x_zero[first_row + i] : 0);
     const vf row_scale = setf(y.x_scale ? y.x_scale[first_row + i] : 1);
@@ -237,7 +238,7 @@ void rows_to_reals(const SparseOutput& y, int first_row, int count, int begin, i
       const vf sum = y.x_scale ? mul(to_float(sub(load(at), mul(zero_point, load(y.weight_sum + o)))), row_scale)
                                : to_float(load(at));
       const vf value = fma(sum, loadf(y.scale + o), loadf(y.offset + o));
-      storef(reinterpret_cast<float*>(at), activate<A>(y.activation, value));
+      storef(reinterpret_cast<float*>(at), activate(value));
     }
   }
 }

@@ -176,7 +176,7 @@ using Finish = void (*)(const WeightOnlyPacked& w, const WeightOnlyOutput& y, in
 
 template <Activation::Kind A>
 void finish(const WeightOnlyPacked& w, const WeightOnlyOutput& y, int row, int rows, int panel, const float* sums) {
-  const Activation activation = y.activation;
+  const Activate<A> activate(y.activation);
   const int width = w.gated ? kPanel / 2 : kPanel, column = panel * width;
   const float* bias = w.bias + static_cast<size_t>(panel) * kPanel;
   for (int end = row + rows; row < end; row++, sums += kPanel) {
@@ -185,25 +185,19 @@ void finish(const WeightOnlyPacked& w, const WeightOnlyOutput& y, int row, int r
     unroll<kVectors>([&](auto v) OC_LAMBDA { linear[v] = add(loadf(sums + v * kLanes), loadf(bias + v * kLanes)); });
     if (w.gated) {
       unroll<kVectors / 2>([&](auto v) OC_LAMBDA {
-        const vf value = mul(activate<A>(activation, linear[v]), linear[v + kVectors / 2]);
+        const vf value = mul(activate(linear[v]), linear[v + kVectors / 2]);
         put(y, at + v * kLanes, y.columns - column - v * kLanes, value);
       });
     } else {
       unroll<kVectors>([&](auto v) OC_LAMBDA {
-        put(y, at + v * kLanes, y.columns - column - v * kLanes, activate<A>(activation, linear[v]));
+        put(y, at + v * kLanes, y.columns - column - v * kLanes, activate(linear[v]));
       });
     }
   }
 }
 
 Finish finish_of(const Activation& activation) {
-  switch (activation.kind) {
-    case Activation::kRelu: return finish<Activation::kRelu>;
-    case Activation::kGelu: return finish<Activation::kGelu>;
-    case Activation::kSigmoid: return finish<Activation::kSigmoid>;
-    case Activation::kHardSwish: return finish<Activation::kHardSwish>;
-    default: return finish<Activation::kNone>;
-  }
+  return with_kind(activation, [](auto kind) -> Finish { return finish<kind>; });
 }
 
 template <int kBits>

@@ -11,4 +11,9 @@ namespace oc {
 // exact to a small part of a step. Throws Error where there is no activation of this name.
 Activation make_activation(const std::string& name, float step);
 
+// The functions themselves.
+double gelu(double x);
+double gelu_tanh(double x);
+double silu(double x);
+
 }  // namespace oc

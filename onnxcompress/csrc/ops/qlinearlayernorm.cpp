@@ -20,8 +20,8 @@ struct QLinearLayerNorm : Kernel {
     if (x.m == 0) return;
     LinearOutput output = layer.output(x);
     output.residual = residual_input(context, kResidual, x.shape);
-    // Rows are multiplied straight into `sum`, where it is wanted.
-    layer.for_rows(context, x, output, p.sum, [&](int begin, int end, const float* rows) {
+    // Rows are multiplied straight into `sum` or else `y`, where these are wanted: fewer bytes go through the caches.
+    layer.for_rows(context, x, output, p.sum ? p.sum : p.y, [&](int begin, int end, const float* rows) {
       normalization.run(p, rows, begin, end);
     });
   }

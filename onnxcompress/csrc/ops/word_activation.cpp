@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/activation.hpp"
+
 namespace oc {
 
 namespace {
@@ -10,9 +12,6 @@ namespace {
 constexpr double kMostError = 0.05;  // of a step
 constexpr int kPoints = WordActivation::kPoints, kOne = 1 << WordActivation::kFraction, kMostWord = 32767;
 
-double gelu(double x) { return x * 0.5 * std::erfc(-x * 0.7071067811865476); }
-double gelu_tanh(double x) { return x / (1 + std::exp(-1.5957691216057308 * (x + 0.044715 * x * x * x))); }
-double silu(double x) { return x / (1 + std::exp(-x)); }
 double hardswish(double x) { return x * std::clamp(x / 6 + 0.5, 0., 1.); }
 
 using Function = double (*)(double);
