@@ -13,6 +13,7 @@ from onnxcompress.calibration.collect import Sources
 from onnxcompress.data import ImageOptions
 from onnxcompress.evaluation import EvaluateFunction, Metric
 from onnxcompress.exporting.framework import import_torch
+from onnxcompress.memory import giving_back
 from onnxcompress.model_io import Source, check_output, file_bytes, save_model
 from onnxcompress.progress import Progress, silent
 from onnxcompress.pruning.gradual import Schedule, schedule_of
@@ -179,7 +180,7 @@ def distill(
     task = Task(
         student, teacher, data, images, evaluate, metric, tuple(drop_layers), resume, task_loss, tuple(labels), masks
     )  # fmt: skip
-    return run(task, options, progress)
+    return giving_back(run, task, options, progress)
 
 
 def _growing(schedule: Schedule | None, gradual: Gradual | None) -> Schedule | Gradual | None:
@@ -230,7 +231,8 @@ def reconstruct(
     from onnxcompress.distillation.session import Task, rebuild
 
     options = Options(steps=steps, learning_rate=learning_rate, batch=batch, seed=seed, device="cpu")
-    return rebuild(Task(student, teacher, data, images), options, granularity, rounding, progress)
+    task = Task(student, teacher, data, images)
+    return giving_back(rebuild, task, options, granularity, rounding, progress)
 
 
 def distill_file(

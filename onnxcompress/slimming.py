@@ -184,6 +184,8 @@ class Slimming:
         finally:
             budget.reserve = kept
         self.dense_seconds = time.monotonic() - started
+        if wanted:
+            self.dense.bench.release(self.dense.best)
         try:
             for index, slim in enumerate(wanted):
                 if not self.dense.attempt(self.is_milder_worth_it, slim, len(wanted) - index):
@@ -259,3 +261,4 @@ class Slimming:
             search.cut_short = self.dense.cut_short = self.dense.cut_short or search.cut_short
             if search.best is not self.dense.best:
                 self.outcome = search
+            bench.release(search.best)

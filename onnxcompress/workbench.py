@@ -17,6 +17,7 @@ from onnxcompress.calibration import Ranges, calibrate
 from onnxcompress.data import DataSet, Feed
 from onnxcompress.errors import CalibrationError, CompressError, ModelError
 from onnxcompress.evaluation import Evaluator, Score, UnsteadyDataError, lower_bound
+from onnxcompress.memory import give_back
 from onnxcompress.model_io import Source
 from onnxcompress.passes.quantize import Decision
 from onnxcompress.progress import Progress, silent
@@ -44,11 +45,21 @@ class Candidate:
     """A recipe, its model, and what was measured of it; `speedup` is over the original, in one race."""
 
     recipe: Recipe
-    model: ir.Model
+    built: ir.Model | None
     decisions: list[Decision]
     speedup: float = 0.0
     score: Score | None = None
     rejected: bool = False
+
+    @property
+    def model(self) -> ir.Model:
+        """The model."""
+        assert self.built is not None, "it was released"
+        return self.built
+
+    def release(self) -> None:
+        """Keep what was measured, not the model."""
+        self.built = None
 
     @property
     def value(self) -> float:
@@ -150,6 +161,15 @@ class Workbench:
             with self.step("prepare"):
                 self._prepared[key] = prepare(self.source, recipe)
         return self._prepared[key]
+
+    def release(self, best: Candidate | None) -> None:
+        """Let go of models and ranges that a search needed, but for its best."""
+        for candidate in self.tried:
+            if candidate is not best:
+                candidate.release()
+        self._prepared.clear()
+        self._ranges.clear()
+        give_back()
 
     # -- ranges -----------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ off goes on by walking to where it was.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -56,6 +57,7 @@ class Batches:
         seed: of the order.
         joined: feeds of equal shapes are joined along axis 0; else every feed is a part of its own.
         processes, rank: each process takes every `processes`-th batch.
+        most_elements: of the inputs of a part, where feeds are joined: larger ones are cut.
     """
 
     data: DataSet
@@ -64,6 +66,7 @@ class Batches:
     joined: bool = True
     processes: int = 1
     rank: int = 0
+    most_elements: float = math.inf
 
     def stream(self, start: Position) -> Iterator[tuple[Position, Batch | None]]:
         """This process's batch of every step from `start` on, and the position after it.
@@ -143,7 +146,15 @@ class Batches:
         by_shape: dict[tuple[Any, ...], list[Feed]] = {}
         for feed in feeds:
             by_shape.setdefault(shape_key(feed), []).append(feed)
-        return Batch(tuple(join(same) for same in by_shape.values()), rows)
+        return Batch(tuple(part for same in by_shape.values() for part in self._cut(join(same))), rows)
+
+    def _cut(self, feed: Feed) -> Iterator[Feed]:
+        """A feed in parts of at most so many elements, or of one row."""
+        rows = row_count(feed)
+        elements = sum(array.size for array in feed.values())
+        step = rows if elements <= self.most_elements else max(1, int(self.most_elements * rows / elements))
+        for at in range(0, rows, step):
+            yield feed if step == rows else {name: array[at : at + step] for name, array in feed.items()}
 
 
 def shuffled(feeds: Iterable[Feed], rng: np.random.Generator) -> Iterator[Feed]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,14 @@ class Part:
     feed: Feed
     student: Values
     teacher: Values
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What the sums over the parts of a batch are divided by: of each term, and its rows for the task loss."""
+
+    counts: tuple[Tensor, ...]
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -53,32 +62,48 @@ class Objective:
         """The values of the teacher that are needed."""
         return list(dict.fromkeys(term.teacher for term in self.terms))
 
-    def __call__(self, parts: Sequence[Part]) -> tuple[Tensor, dict[str, float]]:
-        """The loss, and by kind of loss its value without its weight."""
+    @property
+    def is_separable(self) -> bool:
+        """Is the loss a sum over the parts of a batch, so that each can be done with before the next?"""
+        return all(term.loss != "similarity" for term in self.terms)
+
+    def whole(self, feeds: Sequence[Feed], teacher: Sequence[Values]) -> Whole:
+        """Of a batch: its feeds, and what the teacher makes of each."""
+        counts = []
+        for term in self.terms:
+            values = [given[term.teacher] for given in teacher]
+            if term.loss == "similarity":
+                counts.append(losses.similarity_error(*[torch.cat([value.flatten(1) for value in values])] * 2)[1])
+            else:  # what is divided by does not depend on the student
+                pairs = [self._pair(term, value, value, feed) for value, feed in zip(values, feeds, strict=True)]
+                counts.append(torch.stack([count for _, count in pairs]).sum())
+        return Whole(tuple(counts), sum(row_count(feed) for feed in feeds))
+
+    def __call__(self, parts: Sequence[Part], whole: Whole) -> tuple[Tensor, dict[str, float]]:
+        """What parts of a batch add to its loss, and by kind of loss its value without its weight.
+
+        All parts at once, unless the loss is separable.
+        """
         total: Tensor = torch.zeros(())
         told: dict[str, float] = {}
-        counts: dict[str, float] = {}
-        for term in self.terms:
-            value = self._term(term, parts)
+        kinds = Counter(term.loss for term in self.terms)
+        for term, count in zip(self.terms, whole.counts, strict=True):
+            value = self._sum(term, parts) / count
             total = total + term.weight * value
-            told[term.loss] = told.get(term.loss, 0.0) + float(value.detach())
-            counts[term.loss] = counts.get(term.loss, 0.0) + 1
-        told = {loss: value / counts[loss] for loss, value in told.items()}
+            told[term.loss] = told.get(term.loss, 0.0) + float(value.detach()) / kinds[term.loss]
         if self.task_loss is not None:
-            task = self._task(parts)
+            task = self._task(parts, whole.rows)
             total = total + task
             told["task"] = float(task.detach())
         return total, told
 
-    def _term(self, term: Term, parts: Sequence[Part]) -> Tensor:
+    def _sum(self, term: Term, parts: Sequence[Part]) -> Tensor:
         pairs = [(part.student[term.student], part.teacher[term.teacher]) for part in parts]
         if term.loss == "similarity":
             one, other = (torch.cat([pair[side].flatten(1) for pair in pairs]) for side in (0, 1))
-            found = [losses.similarity_error(one, other)]
-        else:
-            found = [self._pair(term, *pair, part.feed) for pair, part in zip(pairs, parts, strict=True)]
-        summed, count = (torch.stack([part[side] for part in found]).sum() for side in (0, 1))
-        return summed / count
+            return losses.similarity_error(one, other)[0]
+        found = [self._pair(term, *pair, part.feed)[0] for pair, part in zip(pairs, parts, strict=True)]
+        return torch.stack(found).sum()
 
     def _pair(self, term: Term, student: Tensor, teacher: Tensor, feed: Feed) -> tuple[Tensor, Tensor]:
         if term.loss == "kl":
@@ -96,12 +121,13 @@ class Objective:
         other = losses.log_probabilities(teacher, term.teacher_form, self.temperature, term.axis)
         return losses.divergence(one, other, self.temperature, term.axis)
 
-    def _task(self, parts: Sequence[Part]) -> Tensor:
+    def _task(self, parts: Sequence[Part], rows: int) -> Tensor:
         assert self.task_loss is not None
-        rows = [row_count(part.feed) for part in parts]
         outputs = [{name: part.student[name] for name in self.outputs} for part in parts]
-        found = [self.task_loss(out, part.feed) * n for out, part, n in zip(outputs, parts, rows, strict=True)]
-        return torch.stack(found).sum() / sum(rows)
+        found = [
+            self.task_loss(out, part.feed) * row_count(part.feed) for out, part in zip(outputs, parts, strict=True)
+        ]
+        return torch.stack(found).sum() / rows
 
 
 def padding_mask(feed: Feed, value: Tensor) -> Tensor | None:

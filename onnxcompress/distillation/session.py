@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -45,6 +46,10 @@ RATE_NORMALIZED, RATE_OTHER = 2e-4, 2e-3
 
 JOINED_TOLERANCE = 1e-3
 """Relative difference between rows that went through the graph together and alone."""
+
+
+PART_BYTES = 1 << 30
+"""Of values that the gradients of a part of a batch need; a batch that needs more is taken in parts."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,8 @@ class Session:
         outputs = module.output_names if task.task_loss is not None else ()
         objective = Objective(plan.terms, options.temperature, task.task_loss, outputs)
         joined = self._is_joined(module, objective.student_values)
-        batches = Batches(train, options.batch, options.seed, joined, processes.count, processes.rank)
+        most = self._most_elements(module, objective) if objective.is_separable else math.inf
+        batches = Batches(train, options.batch, options.seed, joined, processes.count, processes.rank, most)
         return Trainer(
             self.student, module, teacher, objective, batches, scorer, options, self._checkpoints(), self._rate(),
             processes=processes, gradual=self._gradual(train), progress=self.progress,
@@ -218,6 +224,22 @@ class Session:
         with torch.no_grad():
             found = module.values(self.feed, names)
         return {name: tensor.float().cpu().numpy() for name, tensor in found.items()}
+
+    def _most_elements(self, module: OnnxModule, objective: Objective) -> float:
+        """Of the inputs of a part of a batch, so that what its gradients need is held in about PART_BYTES."""
+        own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+        held: dict[int, int] = {}
+
+        def hold(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            held[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
+            found = module.values(self.feed, objective.student_values)
+        needed = sum(size for place, size in held.items() if place not in own)
+        del found
+        return PART_BYTES / max(needed, 1) * sum(array.size for array in self.feed.values())
 
     def _is_joined(self, module: OnnxModule, names: Sequence[str]) -> bool:
         """Can feeds be joined along axis 0? The student is asked: the same feed twice must give each row twice."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -154,12 +155,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = group["highest"] * rate
         self._optimizer.zero_grad(set_to_none=True)
-        loss: Tensor = torch.zeros(())
-        parts: dict[str, float] = {}
-        if batch is not None:
-            loss, parts = self.objective([self._through(feed) for feed in batch.parts])
-            if loss.requires_grad:
-                loss.backward()
+        loss, parts = (torch.zeros(()), {}) if batch is None else self._backward(batch)
         trained = list(self.parameters.values())
         value = self.processes.average_gradients(trained, 0 if batch is None else batch.rows, loss)
         norm = float(torch.nn.utils.clip_grad_norm_(trained, self.options.clip))
@@ -192,13 +188,27 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(self._groups(), lr=self.rate, weight_decay=self.options.weight_decay)
         self._average = MovingAverage(self.parameters, self.options.ema)
 
-    def _through(self, feed: Mapping[str, Any]) -> Part:
-        student = self.module.values(feed, self.objective.student_values)
-        teacher: Mapping[str, Tensor] = {}
-        if self.teacher is not None and self.objective.terms:
-            with torch.no_grad():
-                teacher = self.teacher.values(feed, self.objective.teacher_values)
-        return Part(dict(feed), student, teacher)
+    def _backward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Add up the gradients of a batch; its loss, and what it is made of.
+
+        Part by part where the loss allows it: what the gradients of one need is held no longer than that.
+        """
+        names = self.objective.teacher_values
+        with torch.no_grad():
+            taught = [{} if self.teacher is None else self.teacher.values(feed, names) for feed in batch.parts]
+            whole = self.objective.whole(batch.parts, taught)
+        pairs = list(zip(batch.parts, taught, strict=True))
+        total: Tensor = torch.zeros(())
+        told: Counter[str] = Counter()
+        for group in [[pair] for pair in pairs] if self.objective.is_separable else [pairs]:
+            student = self.objective.student_values
+            parts = [Part(dict(feed), self.module.values(feed, student), teacher) for feed, teacher in group]
+            loss, values = self.objective(parts, whole)
+            if loss.requires_grad:
+                loss.backward()
+            total = total + loss.detach()
+            told.update(values)
+        return total, dict(told)
 
     def _prune(self) -> None:
         if self.gradual is None or self.run.step > self.gradual.until:

@@ -156,3 +156,14 @@ def test_what_can_be_joined(inputs: str, feed: dict[str, tuple[int, ...]], can: 
         f'<ir_version: 10, opset_import: ["" : 21]> g ({inputs}) => (float[N, 4] y) {{ y = Relu (x) }}'
     )
     assert can_join(model, {name: np.zeros(shape, np.float32) for name, shape in feed.items()}) is can
+
+
+def test_parts_are_cut_to_so_many_elements() -> None:
+    data = of_lengths([10] * 8)
+    _, whole = next(Batches(data, 8).stream(Position()))
+    _, cut = next(Batches(data, 8, most_elements=35).stream(Position()))
+    _, single = next(Batches(data, 8, most_elements=3).stream(Position()))
+    assert whole is not None and cut is not None and single is not None
+    assert [len(part["x"]) for part in cut.parts] == [3, 3, 2] and len(single.parts) == 8 == single.rows
+    for batch in (cut, single):
+        np.testing.assert_array_equal(np.concatenate([part["x"] for part in batch.parts]), whole.parts[0]["x"])

@@ -14,6 +14,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from onnxcompress.distillation import session
 from onnxcompress.distillation.masks import Gradual
 from onnxcompress.distiller import Distilled, distill
 from onnxcompress.errors import CompressError, DataError, EvaluationError, ModelError
@@ -181,6 +182,24 @@ def test_quantized_students_learn_weights_and_scales(teacher: ir.Model) -> None:
         assert any(not np.array_equal(weight_of(found.model, n), weight_of(student, n)) for n in integers)
     assert learned.score is not None and fixed.score is not None and fixed.start is not None
     assert learned.score > fixed.score > fixed.start
+
+
+def test_a_batch_in_parts_teaches_the_same(teacher: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the gradients of a whole batch would need more memory than they may."""
+    parts: list[int] = []
+
+    def counted(outputs: Any, feed: Any) -> torch.Tensor:
+        parts.append(len(feed["image"]))
+        return outputs["scores"].sum() * 0
+
+    whole = short(pruned(teacher), teacher, 10, task_loss=counted, learning_rate=1e-3)
+    assert set(parts[:7]) == {32}
+    parts.clear()
+    monkeypatch.setattr(session, "PART_BYTES", 500_000)
+    found = short(pruned(teacher), teacher, 10, task_loss=counted, learning_rate=1e-3)
+    assert max(parts) < 20
+    for name in ("w1", "w2", "w3", "w4"):
+        np.testing.assert_allclose(weight_of(found.model, name), weight_of(whole.model, name), atol=2e-4)
 
 
 def test_gradual_pruning_ends_at_its_last_masks(teacher: ir.Model) -> None:

@@ -58,6 +58,11 @@ def test_losses_that_are_asked_for() -> None:
         plan_of(plain, plain, {"hidden": 1.0}, x=np.ones((1, 4), np.float32))
 
 
+def loss_of(objective: Objective, *parts: Part) -> tuple[torch.Tensor, dict[str, float]]:
+    """Of a batch."""
+    return objective(parts, objective.whole([part.feed for part in parts], [part.teacher for part in parts]))
+
+
 def test_logits_against_probabilities() -> None:
     """The student ends in a Softmax in parts, the teacher in one: its logits are compared with logarithms."""
     signature = "(float[N, 4] x) => (float[N, 6] y)"
@@ -67,7 +72,7 @@ def test_logits_against_probabilities() -> None:
     assert term == Term("kl", "y", "l", 1.0, -1, "probabilities", "logits")
     x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     part = Part({"x": x}, OnnxModule(student).values({"x": x}, ["y"]), OnnxModule(teacher).values({"x": x}, ["l"]))
-    loss, told = Objective((term,), 2.0)([part])
+    loss, told = loss_of(Objective((term,), 2.0), part)
     assert loss.item() == pytest.approx(0, abs=1e-6) == told["kl"]
 
 
@@ -102,7 +107,7 @@ def test_probabilities_of_their_own() -> None:
     (term,) = plan_of(student, teacher, {"kl": 1.0}, x=x).terms
     assert term == Term("kl", "y", "y", 1.0, None, "probabilities", "probabilities")
     part = Part({"x": x}, OnnxModule(student).values({"x": x}, ["y"]), OnnxModule(teacher).values({"x": x}, ["y"]))
-    assert Objective((term,), 1.0)([part])[0].item() > 1e-3
+    assert loss_of(Objective((term,), 1.0), part)[0].item() > 1e-3
 
 
 def test_parts_of_a_batch_count_by_their_rows() -> None:
@@ -114,9 +119,26 @@ def test_parts_of_a_batch_count_by_their_rows() -> None:
     def part(rows: slice) -> Part:
         return Part({"x": student[rows].numpy()}, {"y": student[rows]}, {"y": teacher[rows]})
 
-    whole, told = objective([part(slice(0, 6))])
-    halves, _ = objective([part(slice(0, 2)), part(slice(2, 6))])
+    whole, told = loss_of(objective, part(slice(0, 6)))
+    halves, _ = loss_of(objective, part(slice(0, 2)), part(slice(2, 6)))
     assert float(whole) == pytest.approx(float(halves), rel=1e-9) == pytest.approx(sum(told.values()))
+
+
+def test_parts_that_are_taken_one_by_one_add_up() -> None:
+    student, teacher = (torch.from_numpy(np.random.default_rng(i).normal(size=(6, 3))) for i in (0, 1))
+    terms = [Term(loss, "y", "y") for loss in ("kl", "mse", "cosine", "hidden")]
+    objective = Objective(terms, 2.0, lambda outputs, feed: outputs["y"].square().mean(), ("y",))
+    assert objective.is_separable and not Objective([Term("similarity", "y", "y")], 2.0).is_separable
+    parts = [
+        Part({"x": student[rows].numpy()}, {"y": student[rows]}, {"y": teacher[rows]})
+        for rows in (slice(0, 1), slice(1, 3), slice(3, 6))
+    ]
+    together, told = loss_of(objective, *parts)
+    whole = objective.whole([part.feed for part in parts], [part.teacher for part in parts])
+    shares = [objective([part], whole) for part in parts]
+    assert float(together) == pytest.approx(sum(float(share) for share, _ in shares), rel=1e-9)
+    for name, value in told.items():
+        assert value == pytest.approx(sum(values[name] for _, values in shares), rel=1e-9)
 
 
 def test_a_task_loss_is_the_mean_over_rows() -> None:
@@ -127,7 +149,7 @@ def test_a_task_loss_is_the_mean_over_rows() -> None:
         Part({"x": np.zeros((n, 1)), "label": np.full((n, 1), n, np.float32)}, {"y": torch.zeros(n, 1)}, {})
         for n in (1, 3)
     ]
-    loss, told = objective(parts)
+    loss, told = loss_of(objective, *parts)
     assert float(loss) == -(1 * 1 + 3 * 3) / 4 == told["task"]
 
 
