@@ -11,7 +11,7 @@ struct Scratch {
   uint8_t* x;      // [ceil(k / 4)][kTileRows][4]
   int32_t* sums;   // [kBatch][kTileRows]
   uint8_t* bytes;  // [kFlush / 4][kTileRows][4]
-  float* rows;     // [kTileRows][n padded]: rows that are not finished yet
+  float* rows;     // [kTileRows][n padded], or [n padded][kTileRows]: rows that are not finished yet
 };
 
 OC_INLINE int padded16(int n) { return ceil_div(n, kBatch) * kBatch; }
@@ -55,13 +55,15 @@ struct Finish {
   void (*to_bytes)(const SparseOutput& y, int vectors, int first, const int32_t* sums, uint8_t* bytes);
   void (*to_floats)(const SparseOutput& y, const TileRows& rows, int n, int first, int outputs, const int32_t* sums,
                     float* to, int stride);
+  void (*to_lanes)(const SparseOutput& y, int vectors, int first, int outputs, const int32_t* sums, float* to,
+                   LaneRanges& ranges);
   void (*to_reals)(const SparseOutput& y, int first_row, int count, int begin, int end, int32_t* sums, int pitch);
 };
 
 template <Activation::Kind A>
 Finish finish_with(bool real) {
-  if (real) return {batch_to_bytes<A, true>, batch_to_floats<A, true>, rows_to_reals<A>};
-  return {batch_to_bytes<A, false>, batch_to_floats<A, false>, rows_to_reals<A>};
+  if (real) return {batch_to_bytes<A, true>, batch_to_floats<A, true>, batch_to_lanes<A, true>, rows_to_reals<A>};
+  return {batch_to_bytes<A, false>, batch_to_floats<A, false>, batch_to_lanes<A, false>, rows_to_reals<A>};
 }
 
 Finish finish_of(const SparseOutput& y) {
@@ -81,10 +83,16 @@ template <int V, class Address>
 void run_tile(const SparseWeights& w, const Address& address, const TileRows& rows, int begin, int end,
               const SparseOutput& y, const Finish& finish, const Scratch& s) {
   const bool whole = needs_rows(y), to_bytes = y.bytes && !whole;
+  const bool by_lane = whole && y.row_scale && !y.residual && !y.floats;
+  LaneRanges ranges;
   for (int first = begin; first < end; first += kBatch) {
     multiply_batch<V>(w, first, address, s.sums);
     if (y.x_scale) apply_row_parameters(y, rows, first, s.sums);
     const int outputs = least(kBatch, end - first);
+    if (by_lane) {
+      finish.to_lanes(y, V, first, outputs, s.sums, s.rows + static_cast<size_t>(first) * kTileRows, ranges);
+      continue;
+    }
     if (!to_bytes) {
       finish.to_floats(y, rows, w.n, first, outputs, s.sums, whole ? s.rows : nullptr, padded16(w.n));
       continue;
@@ -95,6 +103,7 @@ void run_tile(const SparseWeights& w, const Address& address, const TileRows& ro
       flush_bytes(y, rows, w.n, first - kept, kept + outputs, s.bytes);
   }
   if (!whole) return;
+  if (by_lane) return lanes_to_bytes(y, rows, w.n, s.rows, ranges, s.bytes);
   for (int i = 0; i < V * kLanes; i++)
     if (rows.row[i] >= 0)
       finish_row(y, w.n, rows.row[i], begin, end, s.rows + static_cast<size_t>(i) * padded16(w.n) + begin);

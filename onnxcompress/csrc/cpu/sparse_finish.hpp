@@ -226,6 +226,63 @@ void batch_to_floats(const SparseOutput& y, const TileRows& rows, int n, int fir
     }
 }
 
+// Least and greatest of each lane's row, 0 among them.
+struct LaneRanges {
+  float low[kTileRows] = {}, high[kTileRows] = {};
+};
+
+// Sums [output][kTileRows] of `outputs` outputs to activated reals times inverse, [output][kTileRows]; widens ranges.
+template <Activation::Kind A, bool kReal>
+void batch_to_lanes(const SparseOutput& y, int vectors, int first, int outputs, const int32_t* sums, float* to,
+                    LaneRanges& ranges) {
+  const Activate<A> activate(y.activation);
+  for (int v = 0; v < vectors * kLanes; v += kLanes) {
+    vf low = loadf(ranges.low + v), high = loadf(ranges.high + v);
+    auto finish = [&](int o) OC_LAMBDA {
+      const int c = first + o;
+      const vf sum = load_sum<kReal>(sums + o * kTileRows + v);
+      const vf value = mul(activate(fma(sum, broadcast(y.scale + c), broadcast(y.offset + c))), broadcast(y.inverse + c));
+      low = min(value, low), high = max(value, high);  // not-a-number is passed over
+      storef(to + o * kTileRows + v, value);
+    };
+    int o = 0;
+    for (; o + 4 <= outputs; o += 4) unroll<4>([&](auto j) OC_LAMBDA { finish(o + j); });
+    for (; o < outputs; o++) finish(o);
+    storef(ranges.low + v, low), storef(ranges.high + v, high);
+  }
+}
+
+// Reals [output][kTileRows] of all n outputs to bytes, each row by its own range; `bytes`: scratch of flush_bytes.
+inline void lanes_to_bytes(const SparseOutput& y, const TileRows& rows, int n, const float* reals,
+                           const LaneRanges& ranges, uint8_t* bytes) {
+  float factor[kTileRows], zero[kTileRows];
+  for (int v = 0; v < rows.vectors * kLanes; v += kLanes) {
+    const vf low = loadf(ranges.low + v), high = loadf(ranges.high + v);
+    const vf step = max(div(sub(high, low), setf(255)), setf(1e-12f));
+    const vf point = max(min(round(div(sub(setf(0), low), step)), setf(255)), setf(0));
+    storef(factor + v, div(setf(1), step)), storef(zero + v, point);
+    float steps[kLanes];
+    storef(steps, step);
+    for (int i = 0; i < kLanes; i++) {
+      const int32_t row = rows.row[v + i];
+      if (row >= 0) y.row_scale[row] = steps[i], y.row_zero[row] = static_cast<uint8_t>(zero[v + i]);
+    }
+  }
+  for (int first = 0; first < n; first += kFlush) {
+    const int outputs = least(kFlush, n - first);
+    for (int o = 0; o < outputs; o += 4)
+      for (int v = 0; v < rows.vectors * kLanes; v += kLanes) {
+        const vf f = loadf(factor + v), z = loadf(zero + v);
+        vi x[4];
+        unroll<4>([&](auto j) OC_LAMBDA {
+          x[j] = whole(fma(loadf(reals + static_cast<size_t>(first + o + j) * kTileRows + v), f, z));
+        });
+        store(bytes + o * kTileRows + v * 4, interleave4(x));
+      }
+    flush_bytes(y, rows, n, first, outputs, bytes);
+  }
+}
+
 // Sums [row][pitch] of outputs [begin, end) to activated reals in their place; row i is row first_row + i of x.
 template <Activation::Kind A>
 void rows_to_reals(const SparseOutput& y, int first_row, int count, int begin, int end, int32_t* sums, int pitch) {
