@@ -6,7 +6,7 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -126,6 +126,12 @@ class Agreement:
         digest = zlib.crc32(repr(self._digests).encode())
         self.key = f"{metric} {digest:08x}"
         self.original = Score(1.0, "agreement" if len(self._metrics) > 1 else self._label(next(iter(self._metrics))))
+
+    @property
+    def metric(self) -> Metric:
+        """The one that all outputs are measured by; auto where they differ."""
+        found = set(self._metrics.values())
+        return cast(Metric, found.pop()) if len(found) == 1 else "auto"
 
     def score(self, session: ort.InferenceSession) -> Score:
         """The lowest agreement over the outputs, to nine decimals: what lies beyond is the rounding of float32.

@@ -117,13 +117,11 @@ def compress(
         bench.costs["measure"] = time.monotonic() - measuring
         spending.reserve = bench.cost(open=1, measure=2) + LEAST_RACE * bench.run_seconds
         base = Recipe(
-            source=original.sha256,
-            portable=portable,
-            target=device.target,
-            reduced_range=target == "cpu" and _saturates(),
-            exclude=dict.fromkeys(exclude, "user"),
-        )
-        tuning = Tuning(path, bench.data, evaluate, metric, None if resume is None else Path(resume), progress)
+            source=original.sha256, portable=portable, target=device.target,
+            reduced_range=target == "cpu" and _saturates(), exclude=dict.fromkeys(exclude, "user"),
+        )  # fmt: skip
+        folder = None if resume is None else Path(resume)
+        tuning = Tuning(path, bench.data, evaluate, _judge(bench, metric), folder, progress)
         found = _find(Slimming(Search(bench, base), tuning), loaded, wanted, replayed, interrupts)
         return Delivery(found, path, original, interrupts, replayed is not None).deliver(Path(output), report)
 
@@ -187,6 +185,11 @@ def _open(
         costs={"open": opening, "build": opening, "score": scoring, "time": opening + RACE_SECONDS + LEAST_RACE * once},
         run_seconds=once,
     )  # fmt: skip
+
+
+def _judge(bench: Workbench, metric: Metric) -> Metric:
+    """What tells the best state of a distillation: the very metric that the bound is of."""
+    return bench.evaluator.metric if isinstance(bench.evaluator, Agreement) else metric
 
 
 def _find(

@@ -67,16 +67,22 @@ class Search:
 
     def run(self) -> None:
         """Search; `best` then holds the outcome. KeyboardInterrupt may come at any point."""
-        optimized, *families = self.candidates()
+        optimized, *families = self.candidates(hopeless=False)
         for family in sorted((f for f in families if f is not None), key=lambda f: -f.speedup):
             if self.best is None or self.best.recipe.mode == family.recipe.mode or self.outruns(family):
                 self.attempt(self.fit, family)
         if self.best is None and optimized is not None and not optimized.rejected and optimized.score is None:
             self.attempt(self.accept, optimized)
 
-    def candidates(self) -> list[Candidate | None]:
-        """The optimized float model, and of each kind of int8 the fastest; None where there is none."""
+    def candidates(self, hopeless: bool = True) -> list[Candidate | None]:
+        """The optimized float model, and of each kind of int8 the fastest; None where there is none.
+
+        Args:
+            hopeless: int8 too where the float model itself, a pruned one, is known to be below the bound.
+        """
         optimized = self.attempt(self.try_float)
+        if not hopeless and optimized is not None and optimized.score is not None and not self.bench.holds(optimized):
+            return [optimized]
         start = replace(self.base, mode="float") if optimized is None else optimized.recipe
         # ONNX Runtime's CUDA provider has no int8 kernels of its own.
         on_cuda = self.base.target == "cuda"

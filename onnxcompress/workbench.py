@@ -39,6 +39,9 @@ HOPELESS = 3.0
 FIRST_PART = 8
 """Feeds that tell how long calibration takes, where there is a budget."""
 
+MOST_CALIBRATED = 512
+"""Feeds that are calibrated on where there is a budget: more change little, and take the time of other steps."""
+
 
 @dataclass
 class Candidate:
@@ -213,11 +216,12 @@ class Workbench:
         started = time.monotonic()
         found = take(self.data.take(0, FIRST_PART))
         each = (time.monotonic() - started) / found.samples
-        count = self.affordable(each, self.cost(build=2, time=2, score=2))
+        affordable = self.affordable(each, self.cost(build=2, time=2, score=2))
+        count = min(affordable, MOST_CALIBRATED - FIRST_PART)
         rest = self.data.take(FIRST_PART, FIRST_PART + count)
         if found.samples == FIRST_PART and any(True for _ in rest.take(0, 1)):
             found = found.merge(take(rest))
-        if found.samples == FIRST_PART + count:
+        if found.samples == FIRST_PART + affordable:
             self.notes.append(f"calibrated on the first {found.samples} feeds: the budget allows no more")
         return found
 
