@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnx_ir as ir
@@ -283,8 +283,16 @@ class Session:
 
     # -- the end ----------------------------------------------------------------------------------------------
 
+    def _unpruned(self, trainer: Trainer) -> NoReturn:
+        """There is nothing to give back: no state has all its masks."""
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        raise CompressError(f"the training ended before all of the model was pruned: {'; '.join(trainer.notes)}")
+
     def _result(self, trainer: Trainer, plan: Plan) -> Distilled:
         best = self.processes.share(trainer.best)
+        if best is None and trainer.gradual is not None:
+            self._unpruned(trainer)
         model = self.student.clone()
         if best is not None:
             load(trainer.parameters, best)

@@ -112,6 +112,19 @@ def test_a_run_that_was_cut_off_ends_where_it_would_have(teacher: ir.Model, tmp_
         short(teacher, teacher, 15, **{**options, "sparsity": 0.6})
 
 
+def test_an_end_before_the_last_masks_gives_no_model(teacher: ir.Model) -> None:
+    """The student as it came is not pruned, so it is no result."""
+
+    def stop(stage: str, done: int, total: int | None) -> None:
+        if stage.startswith("distilling") and done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        short(teacher, teacher, 20, pattern="2:4", progress=stop)
+    with pytest.raises(CompressError, match="before all of the model was pruned: the loss is not a number"):
+        short(teacher, teacher, 20, pattern="2:4", task_loss=lambda outputs, feed: outputs["scores"].sum() * np.nan)
+
+
 def test_what_does_not_go_together_is_refused(teacher: ir.Model) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"pattern": "block4x4", "sparsity": 0.5, "steps": None, "budget": 2.0}, "needs steps"),
