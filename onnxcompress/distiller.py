@@ -161,7 +161,7 @@ def distill(
         seed, images: of the order of the data; how a folder of images is read.
         progress: called as work goes on; KeyboardInterrupt (from it, or Ctrl-C) ends the training, and the best
             state so far is given back.
-        more: other fields of `distillation.options.Options`.
+        more: other fields of `distillation.options.Options`: `reconstruct`, a reconstruction before it, among them.
 
     Raises:
         ValueError: arguments that do not exist or do not go together.

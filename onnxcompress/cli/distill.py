@@ -71,6 +71,10 @@ class Losses(click.ParamType):  # type: ignore[type-arg]
     help="Without --eval: how agreement with the teacher is measured.",
 )  # fmt: skip
 @click.option("--resume", type=click.Path(file_okay=False), help="A folder that keeps the state of the run.")
+@click.option(
+    "--reconstruct", default=0, type=click.IntRange(0), metavar="STEPS", show_default="no",
+    help="Fit STUDENT part by part first, so many steps for each.",
+)  # fmt: skip
 @click.option("--learn-scales", is_flag=True, help="Train the scales of a quantized student too.")
 @click.option(
     "--pattern", type=click.Choice(["block4x4", "block1x4", "block16x4", "2:4", "unstructured"]),

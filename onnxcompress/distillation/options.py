@@ -31,6 +31,7 @@ class Options:
         checkpoint_seconds: time between checkpoints; one follows each evaluation in any case.
         seed: of the order of the data.
         learn_scales: train scales of QuantizeLinear and DequantizeLinear too.
+        reconstruct: steps for each part of a reconstruction before the training; 0: none.
         device: cpu, cuda, or auto: cuda where there is one.
     """
 
@@ -48,6 +49,7 @@ class Options:
     checkpoint_seconds: float = 60.0
     seed: int = 0
     learn_scales: bool = False
+    reconstruct: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -69,6 +71,7 @@ class Options:
             "budget": self.budget is None or 0 < self.budget < math.inf,
             "learning_rate": self.learning_rate is None or 0 < self.learning_rate < math.inf,
             "batch": self.batch >= 1,
+            "reconstruct": self.reconstruct >= 0,
             "temperature": 0 < self.temperature < math.inf,
             "warmup": 0 <= self.warmup < 1,
             "weight_decay": 0 <= self.weight_decay < math.inf,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
@@ -75,6 +76,8 @@ def run(task: Task, options: Options, progress: Progress) -> Distilled:
         raise ValueError("distill needs a teacher, or a task_loss (with labels) that says what is right")
     if task.teacher is None and task.evaluate is None:
         raise ValueError("without a teacher, evaluate must say how good the student is")
+    if options.reconstruct and task.teacher is None:
+        raise ValueError("a reconstruction needs a teacher")
     if task.gradual is not None and (options.steps is None or task.gradual.until >= options.steps):
         raise ValueError("gradual pruning needs steps, more of them than its masks take to become final")
     with Interrupts.handled() as interrupts, joined_processes(options.device) as processes:
@@ -88,7 +91,7 @@ def rebuild(
     task: Task, options: Options, granularity: Granularity, rounding: bool, progress: Progress
 ) -> Reconstructed:
     """As `reconstruct`; arguments and errors are told there."""
-    return Session(task, options, Processes(), progress).reconstruct(granularity, rounding)
+    return Session(task, options, Processes(), progress).reconstruct(granularity, rounding, options.steps or 0)
 
 
 class Session:
@@ -107,18 +110,42 @@ class Session:
 
     def distil(self, interrupts: Interrupts) -> Distilled:
         """Train, and give back the best state."""
+        checkpoints = self._checkpoints()
         train, held_out = self._split()
         module = self._module()
         teacher = None if self.teacher is None else frozen(OnnxModule(self.teacher), self.processes.device)
         plan = self._plan(module, teacher)
-        trainer = self._trainer(module, teacher, plan, train, self._scorer(held_out, plan))
+        scorer = self._scorer(held_out, plan)
+        began = time.monotonic()
+        if self.options.reconstruct:
+            self._reconstruct_first(scorer, module.weight_names)
+            module = self._module()
+        trainer = self._trainer(module, teacher, plan, train, scorer, checkpoints)
+        trainer.before = time.monotonic() - began
         trainer.is_stopped = lambda: interrupts.count > 0
         trainer.train()
         return self._result(trainer, plan)
 
-    def reconstruct(self, granularity: Granularity, rounding: bool) -> Reconstructed:
+    def _reconstruct_first(self, scorer: Scorer | None, names: Sequence[str]) -> None:
+        """Begin with the student as a reconstruction leaves it, unless it scores less: the same in all processes."""
+        weights: dict[str, np.ndarray[Any, Any]] = {}
+        if scorer is not None:
+            found = self.reconstruct("block", False, self.options.reconstruct)
+            before, after = scorer(self.student).value, scorer(found.model).value
+            if after < before:
+                self.notes.append(f"the reconstruction is left out: {before:.6g} before it, {after:.6g} after")
+            else:
+                self.notes += found.notes
+                for name in names:
+                    tensor = found.model.graph.initializers[name].const_value
+                    assert tensor is not None
+                    weights[name] = tensor.numpy()
+        for name, array in self.processes.share(weights).items():
+            self.student.graph.initializers[name].const_value = ir.tensor(array, name=name)
+
+    def reconstruct(self, granularity: Granularity, rounding: bool, steps: int) -> Reconstructed:
         """Fit the student unit by unit."""
-        assert self.teacher is not None and self.options.steps is not None
+        assert self.teacher is not None
         module, teacher = self._module(), frozen(OnnxModule(self.teacher), self.processes.device)
         wanted = [[*wanted_values(model), *wanted_ends(model)] for model in (self.student, self.teacher)]
         own, others = (
@@ -129,7 +156,7 @@ class Session:
         joined = self._is_joined(module, [unit.end for unit in units])
         batches = Batches(self.data, self.options.batch, self.options.seed, joined)
         whole = Reconstruction(
-            self.student, self.teacher, module, teacher, batches, self.options.steps, self._rate(), rounding,
+            self.student, self.teacher, module, teacher, batches, steps, self._rate(), rounding,
             self.progress,
         )  # fmt: skip
         fitted = whole.fit(units)
@@ -171,7 +198,13 @@ class Session:
     # -- training ---------------------------------------------------------------------------------------------
 
     def _trainer(
-        self, module: OnnxModule, teacher: OnnxModule | None, plan: Plan, train: DataSet, scorer: Scorer | None
+        self,
+        module: OnnxModule,
+        teacher: OnnxModule | None,
+        plan: Plan,
+        train: DataSet,
+        scorer: Scorer | None,
+        checkpoints: Checkpoints,
     ) -> Trainer:
         task, options, processes = self.task, self.options, self.processes
         outputs = module.output_names if task.task_loss is not None else ()
@@ -180,7 +213,7 @@ class Session:
         most = self._most_elements(module, objective) if objective.is_separable else math.inf
         batches = Batches(train, options.batch, options.seed, joined, processes.count, processes.rank, most)
         return Trainer(
-            self.student, module, teacher, objective, batches, scorer, options, self._checkpoints(), self._rate(),
+            self.student, module, teacher, objective, batches, scorer, options, checkpoints, self._rate(),
             processes=processes, gradual=self._gradual(train), progress=self.progress,
         )  # fmt: skip
 
@@ -299,7 +332,7 @@ class Session:
             model = trainer.module.write_back(model)
         outcome = trainer.run
         measured = trainer.scorer is not None and bool(trainer.score_name)
-        notes = [*self.notes, *trainer.notes]
+        notes = list(dict.fromkeys([*self.notes, *trainer.notes]))
         if best is None:
             notes.append("no state of the training was better than the student as it came, which is given back")
         if trainer.interrupted:

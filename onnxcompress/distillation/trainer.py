@@ -47,6 +47,7 @@ class Trainer:
         gradual: pruning while training.
         notes: what the user should know, of the run.
         interrupted: somebody stopped it.
+        before: seconds of the budget that were spent before the training.
     """
 
     student: ir.Model
@@ -64,6 +65,7 @@ class Trainer:
     progress: Progress = silent
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
+    before: float = 0.0
 
     def __post_init__(self) -> None:
         self.run = Run(guard=Guard.of(self.options.steps))
@@ -139,7 +141,7 @@ class Trainer:
                 done = (run.step + 1) / options.steps if run.step < options.steps else None
             else:
                 reserve = 2 * SAFETY * (0.0 if self.scorer is None else self.scorer.seconds)
-                share = (self.spent() + self._pace()) / max(options.seconds - reserve, 1e-3)
+                share = (self.spent() + self._pace()) / max(options.seconds - self.before - reserve, 1e-3)
                 done = share if share < 1 else None
             if self.interrupted:
                 done = None

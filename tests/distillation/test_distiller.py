@@ -202,6 +202,33 @@ def test_a_batch_in_parts_teaches_the_same(teacher: ir.Model, monkeypatch: pytes
         np.testing.assert_allclose(weight_of(found.model, name), weight_of(whole.model, name), atol=2e-4)
 
 
+def test_a_reconstruction_comes_first_where_it_is_asked_for(teacher: ir.Model, tmp_path: Path) -> None:
+    student = pruned(teacher, 0.85)
+    plain, poor, fitted = (distill(student, teacher, feeds(300), steps=3, reconstruct=n) for n in (0, 30, 300))
+    assert plain.start is not None and fitted.start is not None and fitted.start > plain.start + 0.2
+    assert poor.start == plain.start and any("the reconstruction is left out" in note for note in poor.notes)
+    for name in ("w2", "w3", "w4"):  # zeros stay
+        assert not np.any(weight_of(fitted.model, name)[weight_of(student, name) == 0])
+    # Cut off and taken up again, it ends where it would have.
+    calls = 0
+
+    def cut_off(outputs: Any, feed: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 8:
+            raise RuntimeError("killed")
+        return outputs["scores"].sum() * 0
+
+    whole = short(student, teacher, 12, reconstruct=10, task_loss=lambda outputs, feed: outputs["scores"].sum() * 0)
+    options: dict[str, Any] = {"reconstruct": 10, "resume": tmp_path, "task_loss": cut_off, "checkpoint_seconds": 0.0}
+    with pytest.raises(RuntimeError, match="killed"):
+        short(student, teacher, 12, **options)
+    found = short(student, teacher, 12, **options)
+    assert_same(found.model, whole.model)
+    with pytest.raises(ValueError, match="reconstruction needs a teacher"):
+        short(student, None, 2, reconstruct=1, task_loss=cut_off, evaluate=lambda run: 0.0)
+
+
 def test_gradual_pruning_ends_at_its_last_masks(teacher: ir.Model) -> None:
     def masks_at(step: int, weight: Callable[[str], Array]) -> dict[str, Array] | None:
         if step % 4:
