@@ -59,9 +59,10 @@ def score_units(
 
 
 def _combined(of_outputs: Scores, of_readers: Scores) -> Scores:
-    """Geometric means, the second scaled to the sum of the first in each group."""
+    """Geometric means, the second scaled to the sum of the first in each group; the first alone where no reader of the
+    group is measured, as of transposed convolutions."""
     scores = {}
     for name, first in of_outputs.items():
-        second = of_readers[name]
-        scores[name] = np.sqrt(first * second * (first.sum() / max(second.sum(), np.finfo(float).tiny)))
+        total = of_readers[name].sum()
+        scores[name] = np.sqrt(first * (of_readers[name] / total) * first.sum()) if total > 0 else first
     return scores

@@ -218,6 +218,19 @@ def test_channels_of_a_model_that_torch_does_not_know(monkeypatch: pytest.Monkey
         onnxcompress.prune(network(), pattern="channels", macs=0.6, data=feeds(), saliency="fisher")
 
 
+def test_channels_between_transposed_convolutions() -> None:
+    """These are no layers whose inputs are measured: what the outputs feel must do."""
+    weights = {"w1": normal(8, 32, 2, 2, scale=0.2), "w2": normal(32, 4, 2, 2, seed=1, scale=0.2)}
+    weights["w1"][:, 3] = 0  # a channel that no output feels
+    text = """agraph (float[n,8,8,8] x) => (float[n,4,32,32] y) {
+        [up] a = ConvTranspose <strides = [2,2]> (x, w1)
+        [act] b = Relu (a)
+        [head] y = ConvTranspose <strides = [2,2]> (b, w2)
+    }"""
+    result = onnxcompress.prune(build(text, weights), pattern="channels", macs=0.6, data=feeds())
+    assert 3 not in result.keep["up"] and len(result.keep["up"]) < 32
+
+
 def test_channels_are_chosen_by_outputs_and_readers_together() -> None:
     """A neuron that is large where no output hangs on it stays out of neither measure's sight."""
     weights = {"w1": normal(16, 32), "w2": normal(32, 16, seed=1), "w3": normal(16, 4, seed=2)}
