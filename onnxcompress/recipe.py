@@ -74,6 +74,7 @@ class Recipe:
         wide: nodes whose input activations take 16 bits.
         exclude: nodes that stay float, and why: slow | sensitive | range | user.
         standard: nodes that are not lowered to native operators, and why: slow.
+        dense: native operators that multiply their zero blocks too, and why: slow.
         ranges: (low, high) of every quantized tensor.
         channels: greatest magnitudes per channel of the smoothed tensors.
         heads: greatest magnitudes per channel of the queries, keys and values of native attention.
@@ -97,6 +98,7 @@ class Recipe:
     wide: tuple[str, ...] = ()
     exclude: Mapping[str, str] = field(default_factory=dict)
     standard: Mapping[str, str] = field(default_factory=dict)
+    dense: Mapping[str, str] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     channels: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     heads: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -133,6 +135,7 @@ class Recipe:
         words += ["equalized"] if self.equalize else []
         words += [f"with {len(self.exclude)} node{'s' * (len(self.exclude) > 1)} float"] if self.exclude else []
         words += [f"{len(self.standard)} in standard operators"] if self.standard else []
+        words += [f"{len(self.dense)} with their zeros"] if self.dense else []
         return " ".join(words) + (f", {pruned}" if pruned else "")
 
 
@@ -209,7 +212,9 @@ def insert(prepared: ir.Model, recipe: Recipe) -> tuple[ir.Model, list[Decision]
 def lower(model: ir.Model, recipe: Recipe) -> list[Decision]:
     """The second half of `finish`: write what runs fast, in place; what became of the nodes that it lowered."""
     if recipe.native:
-        step = LowerNative(recipe.heads, frozenset(recipe.standard) | frozenset(recipe.exclude))
+        step = LowerNative(
+            recipe.heads, frozenset(recipe.standard) | frozenset(recipe.exclude), frozenset(recipe.dense)
+        )
         step(model)
         DropShapes()(model)
         return step.decisions
@@ -306,7 +311,7 @@ def _fits(key: str, value: Any) -> bool:
             return _is_number(value) and 0 <= value <= 1
         case "wide":
             return isinstance(value, list) and all(isinstance(name, str) for name in value)
-        case "exclude" | "standard":
+        case "exclude" | "standard" | "dense":
             return isinstance(value, dict) and all(isinstance(reason, str) for reason in value.values())
         case "slim":
             return isinstance(value, dict) and Slim.fits(value)

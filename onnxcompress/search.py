@@ -16,7 +16,8 @@ import onnx_ir as ir
 from onnxcompress.budget import OutOfTime
 from onnxcompress.calibration import calibrate_channels
 from onnxcompress.errors import ModelError
-from onnxcompress.passes.lower import attention_tensors, native_nodes, replaced_nodes
+from onnxcompress.operator_times import PROFILE_RUNS, slower_than_dense, slower_than_standard
+from onnxcompress.passes.lower import attention_tensors, native_nodes
 from onnxcompress.passes.quantize import Decision
 from onnxcompress.passes.quantize.roles import is_constant
 from onnxcompress.recipe import Recipe, make_plan
@@ -32,16 +33,11 @@ T = TypeVar("T")
 MARGIN = 1.03
 """A candidate must be this much faster than another to be preferred: races differ by as much by chance."""
 
-SLOWER = 1.25
-"""A native operator must take this many times as long as what it replaces to be called slower: single nodes' times
-are noisy, and standard nodes that ONNX Runtime has fused are missing among them."""
-
 SMOOTHING = 0.6
 """The alpha of SmoothQuant; on MiniLM 0.5 and 0.6 gave cosines of 0.993 and 0.997, 0.4 only 0.958."""
 
 SMOOTHING_FEEDS = 64
 SENSITIVITY_FEEDS = 8
-PROFILE_RUNS = 8
 FEW_SCORES = 6
 
 
@@ -148,7 +144,8 @@ class Search:
         candidate = self.bench.timed(candidate)
         if self.best is None or candidate.speedup > self.best.speedup:
             self.attempt(self.accept, candidate)
-        return self.attempt(self.without_slow_operators, candidate) or candidate
+        candidate = self.attempt(self.without_slow_operators, candidate) or candidate
+        return self.attempt(self.with_fast_zeros, candidate) or candidate
 
     def attended(self, recipe: Recipe) -> Recipe:
         """The recipe with what native transformers need to know of the channels of their activations."""
@@ -163,36 +160,21 @@ class Search:
     def without_slow_operators(self, candidate: Candidate) -> Candidate:
         """Leave nodes in standard operators where those are faster here, if the whole model gains by it."""
         # On CUDA ONNX Runtime's profiler has the times of launches, not of kernels: only whole models are compared.
-        slow = [] if self.base.target == "cuda" else self.slow_operators(candidate)
+        slow = [] if self.base.target == "cuda" else slower_than_standard(self.bench, candidate, self.times)
         if not slow:
             return candidate
         recipe = replace(candidate.recipe, standard=dict.fromkeys(slow, "slow"))
         other = self.bench.timed(self.bench.make(recipe))
         return other if other.speedup > MARGIN * candidate.speedup else candidate
 
-    def slow_operators(self, candidate: Candidate) -> list[str]:
-        """Nodes whose native operator takes longer than the standard ones it replaces, by ONNX Runtime's profiler."""
-        bench = self.bench
-        recipe = replace(candidate.recipe, native=False)
-        standard = bench.make(bench.with_ranges(recipe))
-        with bench.step("profile"):
-            ours, theirs = (
-                node_times(model, bench.feeds, threads=bench.threads, runs=PROFILE_RUNS, providers=bench.providers)
-                for model in (candidate.model, standard.model)
-            )
-        names = {node.name or "": node for node in standard.model.graph}
-        slow: list[str] = []
-        for node in native_nodes(candidate.model):
-            replaced = [names[name] for name in replaced_nodes(node) if name in names]
-            before = [time for time in (time_of(other, theirs) for other in replaced) if time is not None]
-            after = time_of(node, ours)
-            if not before or after is None:
-                continue
-            for name in replaced_nodes(node):
-                self.times.setdefault("native int8", {})[name] = after
-            if after > SLOWER * sum(before):
-                slow += replaced_nodes(node)
-        return slow
+    def with_fast_zeros(self, candidate: Candidate) -> Candidate:
+        """Multiply zero blocks too where that is faster here than skipping them, if the whole model gains by it."""
+        slow = [] if self.base.target == "cuda" else slower_than_dense(self.bench, candidate)
+        if not slow:
+            return candidate
+        other = self.bench.timed(self.bench.make(replace(candidate.recipe, dense=dict.fromkeys(slow, "slow"))))
+        other.score = candidate.score  # zeros change no sum
+        return other if other.speedup > candidate.speedup else candidate
 
     def try_dynamic(self, start: Recipe) -> Candidate | None:
         """Dynamic int8, where there is a MatMul or Gemm for it."""

@@ -38,7 +38,8 @@ def test_toml_keeps_every_bit(
 
 def test_what_native_operators_need_is_kept(tmp_path: Path) -> None:
     recipe = Recipe(
-        mode="static", native=True, standard={"a b": "slow"}, heads={"q": (1.5, 0.1 + 0.2), "k": ()},
+        mode="static", native=True, standard={"a b": "slow"},
+        dense={"c/QConv": "slow"}, heads={"q": (1.5, 0.1 + 0.2), "k": ()},
         exclude={"c": "user"},
     )  # fmt: skip
     path = tmp_path / "r.toml"
@@ -69,6 +70,7 @@ def test_what_is_no_recipe_is_said_to_be_none(tmp_path: Path, text: str) -> None
         'mode = "fast"', 'activations = "u4"', "portable = 1", 'optimize = "yes"', "smooth = 2", "smooth = nan",
         'wide = "node"', "wide = [1]", 'exclude = ["node"]', "exclude = { node = 1 }", "ranges = { t = [1.0] }",
         "ranges = { t = [0.0, inf] }", 'channels = { t = ["a"] }', "source = 1", "native = 1", 'native = "yes"',
+        "dense = { node = 1 }",
         'standard = ["node"]', "standard = { node = 1 }", "heads = { t = 1.0 }", "heads = { t = [nan] }",
     ],
 )  # fmt: skip

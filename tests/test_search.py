@@ -10,6 +10,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+import onnxcompress
+from onnxcompress import operator_times
 from onnxcompress import search as search_module
 from onnxcompress import workbench as workbench_module
 from onnxcompress.budget import Budget
@@ -84,7 +86,8 @@ def perfect(recipe: Recipe) -> float:
 @pytest.fixture(autouse=True)
 def no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     """No node is slower in int8, and there are no native operators, unless a test says so."""
-    monkeypatch.setattr(search_module, "node_times", lambda *args, **kwargs: {})
+    for module in (search_module, operator_times):
+        monkeypatch.setattr(module, "node_times", lambda *args, **kwargs: {})
     monkeypatch.setattr(search_module, "library_path", lambda: None)
 
 
@@ -313,13 +316,32 @@ def test_native_operators_that_are_slower_than_what_they_replace_are_left_out(mo
         names = [node.name or "" for node in model.graph]
         return {name: 9.0 if slow & set(name.split("/")) else 1.0 for name in names}
 
-    monkeypatch.setattr(search_module, "node_times", times)
+    monkeypatch.setattr(operator_times, "node_times", times)
     speed = by_kind(4.0, 2.0)
     search = searched(lambda recipe: speed(recipe) + len(recipe.standard), perfect)
     found = best(search)
     assert "c2" in found.recipe.standard
     assert all("c2" not in replaced_nodes(node) for node in native_nodes(found.model))
     assert any("c3" in replaced_nodes(node) for node in native_nodes(found.model))
+
+
+@pytest.mark.usefixtures("native")
+@pytest.mark.parametrize("gains", [True, False])
+def test_zeros_are_multiplied_where_skipping_them_is_slower(monkeypatch: pytest.MonkeyPatch, gains: bool) -> None:
+    def times(model: ir.Model, *args: object, **kwargs: object) -> dict[str, float]:
+        return {
+            node.name or "": 2.0 if node.op_type == "QSparseConv" and "c2" in replaced_nodes(node) else 1.0
+            for node in model.graph
+        }
+
+    monkeypatch.setattr(operator_times, "node_times", times)
+    speed = by_kind(4.0, 2.0)
+    model = onnxcompress.prune(wide_cnn(), pattern="block4x4", sparsity=0.8).model
+    change = 1.0 if gains else -1.0
+    found = best(searched(lambda recipe: speed(recipe) + change * len(recipe.dense), perfect, model=model))
+    kinds = {next(iter(replaced_nodes(node)), ""): node.op_type for node in native_nodes(found.model)}
+    assert kinds["c3"] == "QSparseConv"
+    assert kinds["c2"] == ("QConv" if gains else "QSparseConv") and len(found.recipe.dense) == gains
 
 
 @pytest.mark.usefixtures("native")

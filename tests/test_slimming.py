@@ -11,6 +11,7 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
+from onnxcompress import operator_times
 from onnxcompress import search as search_module
 from onnxcompress import slimming as slimming_module
 from onnxcompress.budget import Budget
@@ -123,7 +124,8 @@ def made(
 @pytest.fixture
 def standard(monkeypatch: pytest.MonkeyPatch) -> None:
     """No node is slower in int8, and there are no native operators."""
-    monkeypatch.setattr(search_module, "node_times", lambda *args, **kwargs: {})
+    for module in (search_module, operator_times):
+        monkeypatch.setattr(module, "node_times", lambda *args, **kwargs: {})
     monkeypatch.setattr(search_module, "library_path", lambda: None)
 
 

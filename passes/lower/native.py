@@ -23,21 +23,25 @@ class LowerNative(ir.passes.InPlacePass):
         heads: greatest magnitudes per channel of queries, keys and values, by tensor name; without those of an
             attention it stays as it is.
         exclude: names of nodes that are left to standard operators.
+        dense: names of operators of ours whose zero blocks are multiplied too.
 
     After a run, `decisions` holds what became of the nodes that have an operator of ours.
     """
 
-    def __init__(self, heads: Mapping[str, Sequence[float]], exclude: Set[str] = frozenset()) -> None:
+    def __init__(
+        self, heads: Mapping[str, Sequence[float]], exclude: Set[str] = frozenset(), dense: Set[str] = frozenset()
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.exclude = exclude
+        self.dense = dense
         self.decisions: list[Decision] = []
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         heads = {name: np.asarray(values, np.float32) for name, values in self.heads.items()}
         transformers = LowerTransformers(heads, standard=self.exclude)
         convolutions = LowerConvolutions(self.exclude)
-        steps = (transformers, convolutions, UseSparseWeights(), FuseIntegerLinear(), AttachFunctions())
+        steps = (transformers, convolutions, UseSparseWeights(self.dense), FuseIntegerLinear(), AttachFunctions())
         modified = [step(model).modified for step in steps]
         self.decisions = [*transformers.decisions, *convolutions.decisions]
         return ir.passes.PassResult(model, any(modified))

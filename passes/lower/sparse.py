@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -30,17 +31,21 @@ class UseSparseWeights(ir.passes.InPlacePass):
     In all cases at most 70 % of the 4 x 4 blocks are present, or at most a quarter of the 1 x 4 blocks and less than
     half the share of the others. Zero weights change no sum: results are the same.
 
+    Args:
+        dense: names of nodes that stay as they are: zeros cost less than skipping them.
+
     After a run, `decisions` names the nodes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dense: Set[str] = frozenset()) -> None:
         super().__init__()
+        self.dense = dense
         self.decisions: list[Decision] = []
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         self.decisions = []
         for node in list(model.graph):
-            if node.domain != DOMAIN or node.op_type not in _REWRITES:
+            if node.domain != DOMAIN or node.op_type not in _REWRITES or node.name in self.dense:
                 continue
             weight = _inputs(node).get(WEIGHT)
             if weight is None or weight.const_value is None or not _is_plain(node):

@@ -53,6 +53,7 @@ def recipes() -> Iterator[Bad]:
         "wide": ["1", '"a"', "[1]", "[[]]"],
         "exclude": ["1", "[]", "{a = 1}", "{a = []}"],
         "standard": ["{a = true}", '"a"'],
+        "dense": ["{a = true}", '"a"'],
         "ranges": [
             "1",
             "[]",

@@ -93,3 +93,15 @@ def test_dense_weights_stay() -> None:
 
 def _names(model: ir.Model) -> set[str]:
     return {value.name or "" for value in model.graph.inputs}
+
+
+def test_nodes_that_are_named_stay_dense() -> None:
+    case = case_of("QLinear")
+    changed = replace(
+        case, inputs=[sparse(x, 4, 0.8) if i == 3 and x is not None else x for i, x in enumerate(case.inputs)]
+    )
+    model = ir.from_proto(forms.model(changed))
+    (name,) = [node.name or "" for node in model.graph if node.op_type == "QLinear"]
+    step = UseSparseWeights({name})
+    assert not step(model).modified and not step.decisions
+    assert UseSparseWeights()(model).modified
