@@ -58,6 +58,8 @@ def prune_channels(
         keep = choose_units(model, groups, scores, options.macs, normalize=not comparable, shapes=shapes)
     except ValueError as error:
         raise ModelError(f"macs {options.macs:g}: {error}") from error
+    if not keep:
+        notes.append(f"nothing was cut: {_why_not(refused)}")
     if options.compensate:
         assert data is not None
         cut = [group for group in groups if group.name in keep]
@@ -65,6 +67,12 @@ def prune_channels(
     PruneChannels(keep)(model)
     left_out = [Refusal(group.name, group.members[0].op, "excluded") for group in found if group not in groups]
     return Cut(groups, keep, [*refused, *left_out])
+
+
+def _why_not(refused: Sequence[Refusal]) -> str:
+    if refused:
+        return f"{refused[0].name} stays, for one: {refused[0].reason}"
+    return "no channels of the main graph can be cut, and those of subgraphs are not looked at"
 
 
 def _refit(

@@ -218,6 +218,15 @@ def test_channels_of_a_model_that_torch_does_not_know(monkeypatch: pytest.Monkey
         onnxcompress.prune(network(), pattern="channels", macs=0.6, data=feeds(), saliency="fisher")
 
 
+def test_a_model_with_no_channels_to_cut() -> None:
+    model = build("agraph (float[n,8] x) => (float[n,4] y) { y = MatMul (x, w) }", {"w": normal(8, 4)})
+    with pytest.raises(ModelError, match=r"leaves 100\.0% of the multiply-accumulates"):
+        onnxcompress.prune(model, pattern="channels", macs=0.7)
+    empty = build("agraph (float[n,8] x) => (float[n,8] y) { y = Relu (x) }", {})
+    result = onnxcompress.prune(empty, pattern="channels", macs=0.7)
+    assert not result.keep and [note for note in result.notes if note.startswith("nothing was cut: ")]
+
+
 def test_channels_between_transposed_convolutions() -> None:
     """These are no layers whose inputs are measured: what the outputs feel must do."""
     weights = {"w1": normal(8, 32, 2, 2, scale=0.2), "w2": normal(32, 4, 2, 2, seed=1, scale=0.2)}
