@@ -66,11 +66,9 @@ class Schedule:
         """The step from which masks stay."""
         return int(GROWING_SHARE * self.steps)
 
-    @property
-    def is_renewed(self) -> Callable[[int], bool]:
+    def is_renewed(self, step: int) -> bool:
         """Are masks chosen at a step?"""
-        interval = max(1, self.until // RENEWALS)
-        return lambda step: step == self.until or (step < self.until and step % interval == 0)
+        return step == self.until or (step < self.until and step % max(1, self.until // RENEWALS) == 0)
 
 
 def schedule_of(pattern: Pattern | None, sparsity: float | None, steps: int | None) -> Schedule | None:

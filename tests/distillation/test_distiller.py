@@ -23,7 +23,7 @@ from onnxcompress.quantizer import quantize
 from onnxcompress.runtime.session import open_session
 from onnxcompress.torch import OnnxModule
 from tests.distillation.graphs import graph
-from tests.distillation.networks import accuracy, digits, feeds, pruned, untrained, weight_of
+from tests.distillation.networks import accuracy, cut_off_at, digits, feeds, no_loss, pruned, untrained, weight_of
 from tests.models import with_initializers
 from tests.zoo import ZooModel
 
@@ -210,23 +210,19 @@ def test_a_reconstruction_comes_first_where_it_is_asked_for(teacher: ir.Model, t
     for name in ("w2", "w3", "w4"):  # zeros stay
         assert not np.any(weight_of(fitted.model, name)[weight_of(student, name) == 0])
     # Cut off and taken up again, it ends where it would have.
-    calls = 0
-
-    def cut_off(outputs: Any, feed: Any) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == 8:
-            raise RuntimeError("killed")
-        return outputs["scores"].sum() * 0
-
-    whole = short(student, teacher, 12, reconstruct=10, task_loss=lambda outputs, feed: outputs["scores"].sum() * 0)
-    options: dict[str, Any] = {"reconstruct": 10, "resume": tmp_path, "task_loss": cut_off, "checkpoint_seconds": 0.0}
+    whole = short(student, teacher, 12, reconstruct=10, task_loss=no_loss)
+    options: dict[str, Any] = {
+        "reconstruct": 10,
+        "resume": tmp_path,
+        "task_loss": cut_off_at(8),
+        "checkpoint_seconds": 0.0,
+    }
     with pytest.raises(RuntimeError, match="killed"):
         short(student, teacher, 12, **options)
     found = short(student, teacher, 12, **options)
     assert_same(found.model, whole.model)
     with pytest.raises(ValueError, match="reconstruction needs a teacher"):
-        short(student, None, 2, reconstruct=1, task_loss=cut_off, evaluate=lambda run: 0.0)
+        short(student, None, 2, reconstruct=1, task_loss=no_loss, evaluate=lambda run: 0.0)
 
 
 def test_gradual_pruning_ends_at_its_last_masks(teacher: ir.Model) -> None:

@@ -19,7 +19,7 @@ from onnxcompress.passes.prune.patterns import follows
 from onnxcompress.pruning.gradual import GrowingMasks, Schedule
 from onnxcompress.torch import OnnxModule
 from tests.distillation.graphs import graph
-from tests.distillation.networks import accuracy, feeds, weight_of
+from tests.distillation.networks import accuracy, cut_off_at, feeds, no_loss, weight_of
 
 Array = np.ndarray[Any, Any]
 
@@ -92,17 +92,8 @@ def test_the_weights_of_least_effect_go_first() -> None:
 
 def test_a_run_that_was_cut_off_ends_where_it_would_have(teacher: ir.Model, tmp_path: Path) -> None:
     pruning: dict[str, Any] = {"pattern": "block4x4", "sparsity": 0.5, "evaluations": 4}
-    calls = 0
-
-    def cut_off(outputs: Any, feed: Any) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == 8:
-            raise RuntimeError("killed")
-        return outputs["scores"].sum() * 0
-
-    whole = short(teacher, teacher, 15, task_loss=lambda outputs, feed: outputs["scores"].sum() * 0, **pruning)
-    options = {**pruning, "resume": tmp_path, "task_loss": cut_off, "checkpoint_seconds": 0.0}
+    whole = short(teacher, teacher, 15, task_loss=no_loss, **pruning)
+    options = {**pruning, "resume": tmp_path, "task_loss": cut_off_at(8), "checkpoint_seconds": 0.0}
     with pytest.raises(RuntimeError, match="killed"):
         short(teacher, teacher, 15, **options)
     found = short(teacher, teacher, 15, **options)
