@@ -166,8 +166,10 @@ def _into_linear(node: ir.Node, found: Into, editor: Editor) -> bool:
 
 
 class Before(NamedTuple):
+    """A factor or addend of `data`, as it broadcasts, and the linear nodes that alone read the result."""
+
     data: ir.Value
-    scale: Array
+    constant: Array
     readers: tuple[ir.Node, ...]
 
 
@@ -191,7 +193,7 @@ def _before_linear(node: ir.Node) -> Before | None:
         for reader in readers:
             weight = weight_of(reader)
             assert weight is not None
-            if attribute(reader, "transA", 0) or _input_vector(reader, found.scale, weight.inputs) is None:
+            if attribute(reader, "transA", 0) or input_vector(reader, found.scale, weight.inputs) is None:
                 return None
     return Before(found.data, found.scale, readers)
 
@@ -221,23 +223,25 @@ def same_rank(data: ir.Value, constant: Array, result: ir.Value) -> bool:
     return all(c == 1 or c == d for c, d in zip(constant.shape, dims, strict=True))
 
 
-def _input_vector(reader: ir.Node, scale: Array, inputs: int) -> Array | None:
+def input_vector(reader: ir.Node, constant: Array, inputs: int) -> Array | None:
+    """A constant that `same_rank` allows as a vector [inputs]; None where it does not lie along the reader's inputs."""
     if reader.op_type == "Conv" and attribute(reader, "group", 1) == 1:
         axis = -(len(tensor_of(reader.inputs[1]).shape) - 1)  # type: ignore[union-attr]
     elif reader.op_type in ("Gemm", "MatMul"):
         axis = -1
     else:
         return None
-    if scale.ndim < -axis or scale.shape[axis] != inputs or scale.size != inputs:
+    if constant.ndim < -axis or constant.shape[axis] != inputs or constant.size != inputs:
         return None
-    return scale.reshape(-1)
+    return constant.reshape(-1)
 
 
 def _into_readers(node: ir.Node, found: Before, editor: Editor) -> bool:
     for reader in found.readers:
         weight = weight_of(reader)
         assert weight is not None
-        vector = found.scale.reshape(1) if found.scale.size == 1 else _input_vector(reader, found.scale, weight.inputs)
+        factor = found.constant
+        vector = factor.reshape(1) if factor.size == 1 else input_vector(reader, factor, weight.inputs)
         assert vector is not None
         scaled(reader, weight, vector, editor, side="input")
         editor.touch(reader)

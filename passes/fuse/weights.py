@@ -90,6 +90,24 @@ def set_bias(node: ir.Node, bias: Array, weight: Weight, editor: Editor) -> None
         editor.set_attribute(node, "beta", 1.0)
 
 
+def input_sums(node: ir.Node, weight: Weight, inputs: Array) -> Array:
+    """What a Conv or Gemm makes of an input that is one number a channel everywhere, bias apart.
+
+    Args:
+        inputs: float64 [input channels].
+
+    Returns:
+        float64 [output channels].
+    """
+    array = weight.tensor.numpy().astype(np.float64)
+    if node.op_type == "Gemm":
+        matrix = array.T if attribute(node, "transB", 0) else array
+        return np.asarray(inputs @ matrix * attribute(node, "alpha", 1.0))
+    groups = attribute(node, "group", 1)
+    window = array.reshape(groups, -1, array.shape[1], array[0, 0].size).sum(axis=3)
+    return np.asarray(np.einsum("goc,gc->go", window, inputs.reshape(groups, -1))).reshape(-1)
+
+
 def scaled(node: ir.Node, weight: Weight, scale: Array, editor: Editor, *, side: Literal["output", "input"]) -> None:
     """Multiply the weights by one number, or by one a channel of the given side.
 

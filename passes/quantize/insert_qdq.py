@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnxcompress.passes.quantize import arithmetic, roles
 from onnxcompress.passes.quantize.affine import affine_parameters, root_parameters
 from onnxcompress.passes.quantize.arithmetic import Parameters
+from onnxcompress.passes.quantize.offsets import whole_offsets
 from onnxcompress.passes.quantize.plan import Plan, group_ranges, plan_quantization
 from onnxcompress.passes.quantize.scheme import ACTIVATION_TYPES, Scheme
 
@@ -31,6 +32,7 @@ class InsertQDQ(ir.passes.InPlacePass):
        and its Q and DQ differ in scale and zero point by the map, which so costs nothing (see `affine`).
     6. A planned HardSwish is written as int8 sum and product, x * clip(x + 3, 0, 6) / 6: saturation clips, and
        the division is a map as in 5.
+    7. Placed for native operators: offsets behind activations become whole numbers of steps (see `offsets`).
 
     Args:
         ranges: (low, high) of every planned tensor, by name, in real units.
@@ -58,7 +60,8 @@ class InsertQDQ(ir.passes.InPlacePass):
             if (node.name or "") in self.scheme.wide
             for value in roles.activation_inputs(node)
         }
-        pairs = _pairs(plan, ranges, self.ranges, wide, ACTIVATION_TYPES[self.scheme.activations])
+        known = whole_offsets(model, plan, ranges) if plan.native else {}
+        pairs = _pairs(plan, ranges, self.ranges, wide, known, ACTIVATION_TYPES[self.scheme.activations])
         read = {pair.value.name or "": pair.read for pair in pairs}
         writer = _Writer(model.graph, plan)
         for node in plan.compute:
@@ -85,22 +88,23 @@ def _pairs(
     ranges: Mapping[str, tuple[float, float]],
     observed: Mapping[str, tuple[float, float]],
     wide: set[str | None],
+    known: Mapping[str, Parameters],
     dtype: ir.DataType,
 ) -> list[_Pair]:
     pairs = []
     for name, value in plan.tensors.items():
         own = ir.DataType.UINT16 if name in wide else dtype
-        read: Parameters | None = arithmetic.parameters(*ranges[name], own)
+        read = known.get(name) or arithmetic.parameters(*ranges[name], own)
         root = value
         affine = plan.affines.get(name)
         if affine is not None:
-            root = affine.root
-            read = affine_parameters(*ranges[name], affine, own)
-            if read is None:  # the map cannot be taken over: its two ends get pairs of their own
+            taken_over = affine_parameters(*ranges[name], affine, own)
+            if taken_over is None:  # its two ends get pairs of their own
                 at_root = arithmetic.parameters(*observed[affine.root.name or ""], own)
                 pairs.append(_Pair(affine.root, affine.root, at_root, at_root))
-                read, root, affine = arithmetic.parameters(*ranges[name], own), value, None
-        assert read is not None
+                affine = None
+            else:
+                read, root = taken_over, affine.root
         pairs.append(_Pair(value, root, root_parameters(read, affine) if affine else read, read))
     return pairs
 

@@ -26,6 +26,7 @@ class Plan:
         tensors: the tensors that get a Q/DQ pair, by name.
         groups: tensor name to the name of its group; the tensors of a group share a scale and zero point.
         affines: tensor name to the scalar affine map that its pair takes over; the pair stands at the root.
+        offsets: tensor name to the scalar affine map that makes it; its offset had better be a whole number of steps.
         limits: tensor name to the interval outside which its readers are constant, where placement has found it.
         decisions: what became of every node that could have been quantized, and why.
         native: placed for the operators of this project.
@@ -36,6 +37,7 @@ class Plan:
     tensors: dict[str, ir.Value] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
     affines: dict[str, Affine] = field(default_factory=dict)
+    offsets: dict[str, Affine] = field(default_factory=dict)
     limits: dict[str, tuple[float, float]] = field(default_factory=dict)
     decisions: list[Decision] = field(default_factory=list)
     native: bool = False
@@ -113,6 +115,11 @@ def _place_natively(graph: ir.Graph, plan: Plan, scheme: Scheme) -> None:
     plan.tensors |= placement.tensors
     plan.limits |= placement.limits
     _share(plan, placement.groups)
+    sizes = Counter(plan.groups.values())
+    for name, value in plan.tensors.items():
+        affine = find_affine(value)
+        if affine is not None and sizes[plan.groups[name]] == 1:
+            plan.offsets[name] = affine
 
 
 def _extend(graph: ir.Graph, plan: Plan, scheme: Scheme) -> None:

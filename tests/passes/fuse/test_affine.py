@@ -74,6 +74,20 @@ FUSED: dict[str, Case] = {
         "g (float[n,3,8] x, float w, float s) => (float[n,4,8] y) { r = Relu(x)\n t = Mul(r, s)\n u = Add(t, s)\n"
         " y = Conv<pads=[1,1]>(u, w) }", {"w": (4, 3, 3), "s": ()}, {"Relu": 1, "Add": 1, "Conv": 1},
     ),
+    "shift before convs without padding": (
+        "g (float[n,4,8] x, float w, float v, float b, float s) => (float[n,4,8] y, float[n,6,3] z) { r = Relu(x)\n"
+        " t = Sub(r, s)\n y = Conv(t, w)\n z = Conv<group=2, strides=[2], auto_pad=\"VALID\">(t, v, b) }",
+        {"w": (4, 4, 1), "v": (6, 2, 3), "b": (6,), "s": ()}, {"Relu": 1, "Conv": 2},
+    ),
+    "shift by channel before a conv": (
+        "g (float[n,3,8] x, float w, float s) => (float[n,4,6] y) { r = Relu(x)\n t = Add(r, s)\n y = Conv(t, w) }",
+        {"w": (4, 3, 3), "s": (3, 1)}, {"Relu": 1, "Conv": 1},
+    ),
+    "shift before a gemm": (
+        "g (float[n,3] x, float w, float b, float s) => (float[n,4] y) { r = Relu(x)\n t = Add(r, s)\n"
+        " y = Gemm<transB=1, alpha=0.5, beta=2.0>(t, w, b) }",
+        {"w": (4, 3), "b": (4,), "s": (3,)}, {"Relu": 1, "Gemm": 1},
+    ),
     "constants in a row": (
         "g (float[n,3] x, float a, float b) => (float[n,3] y) { t = Add(x, a)\n u = Sub(b, t)\n"
         " v = Add(u, a)\n y = Relu(v) }",
@@ -125,6 +139,19 @@ KEPT: dict[str, tuple[str, dict[str, tuple[int, ...]], str]] = {
     "a shift after a matmul": (
         "g (float[n,5,3] x, float w, float s) => (float[n,5,4] y) { t = MatMul(x, w)\n y = Add(t, s) }",
         {"w": (3, 4), "s": (4,)}, "Add",
+    ),
+    "a shift before a conv that pads by itself": (
+        "g (float[n,3,8] x, float w, float s) => (float[n,4,8] y) { r = Relu(x)\n t = Add(r, s)\n"
+        " y = Conv<auto_pad=\"SAME_UPPER\">(t, w) }", {"w": (4, 3, 3), "s": ()}, "Add",
+    ),
+    "a shift by position before a conv": (
+        "g (float[n,3,8] x, float w, float s) => (float[n,4,6] y) { r = Relu(x)\n t = Add(r, s)\n y = Conv(t, w) }",
+        {"w": (4, 3, 3), "s": (8,)}, "Add",
+    ),
+    "a shift that a padded and another conv read": (
+        "g (float[n,3,8] x, float w, float v, float s) => (float[n,4,8] y, float[n,4,6] z) { r = Relu(x)\n"
+        " t = Add(r, s)\n y = Conv<pads=[1, 1]>(t, w)\n z = Conv(t, v) }",
+        {"w": (4, 3, 3), "v": (4, 3, 3), "s": ()}, "Add",
     ),
     "a vector factor before a grouped conv": (
         "g (float[n,4,8] x, float w, float s) => (float[n,4,6] y) { t = Mul(x, s)\n y = Conv<group=2>(t, w) }",
