@@ -19,7 +19,7 @@ from onnxcompress.passes.simplify.editor import (
     rank_of,
     scalar_of,
 )
-from onnxcompress.passes.simplify.noops import reduced_axes, same_dim
+from onnxcompress.passes.simplify.noops import reduced_axes, same_dim, same_shape
 from onnxcompress.passes.simplify.rules import Rule
 
 
@@ -297,7 +297,37 @@ def _reduce_to_squeeze(node: ir.Node) -> Chain | None:
     return Chain("Squeeze", data, (np.array(axes, np.int64),), {})
 
 
+def _flattened_softmax(node: ir.Node) -> Chain | None:
+    """Flattened, normalized along the last axis and given its shape back, as opsets below 13 are converted where the
+    rank is not known yet: the last axis of the tensor as it is, if flattening leaves that axis alone."""
+    inner = producer(node.inputs[0], "Softmax", "LogSoftmax", "Hardmax")
+    flat = producer(inner.inputs[0], "Flatten", "Reshape") if inner is not None else None
+    if inner is None or flat is None or any(len(n.outputs[0].uses()) != 1 for n in (inner, flat)):
+        return None
+    data, rows = flat.inputs[0], flat.outputs[0]
+    rank = rank_of(rows)
+    if data is None or rank is None or attribute(inner, "axis", -1) not in (-1, rank - 1):
+        return None
+    dims = producer(node.inputs[1], "Shape")
+    is_back = dims is not None and dims.inputs[0] is data and not {"start", "end"} & set(dims.attributes)
+    if not is_back and not same_shape(node.outputs[0], data):
+        return None
+    if not _keeps_last(flat, data) and not _same_last(data, rows):
+        return None
+    return Chain(inner.op_type, data, (), {"axis": -1})
+
+
+def _keeps_last(flat: ir.Node, data: ir.Value) -> bool:
+    rank = rank_of(data)
+    return flat.op_type == "Flatten" and rank is not None and attribute(flat, "axis", 1) in (rank - 1, -1)
+
+
+def _same_last(a: ir.Value, b: ir.Value) -> bool:
+    return bool(a.shape and b.shape) and same_dim(a.shape[-1], b.shape[-1])  # type: ignore[index]
+
+
 CHAINS = (
+    Rule("softmax of a flattened tensor", ("Reshape",), _flattened_softmax, _emit, since=13),
     Rule(
         "reduction of one element",
         ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd"),

@@ -101,3 +101,40 @@ def test_zero_initial_state_of_an_lstm_is_the_default() -> None:
     result = optimize(model)
     assert ops(result) == {"LSTM": 1}
     assert_same(model, result)
+
+
+FLAT_SOFTMAX = """g (float[n,t,5] x) => (float[n,t,5] y) {{
+    r = Relu(x)
+    {flat}
+    p = {op}<axis={axis}>(f)
+    s = Shape(r)
+    y = Reshape(p, s)
+}}"""
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax", "Hardmax"])
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize(
+    "flat",
+    ["f = Flatten<axis=2>(r)", "f = Flatten<axis=-1>(r)", "d = Constant<value_ints=[-1, 5]>()\nf = Reshape(r, d)"],
+)
+def test_a_flattened_softmax_is_one_along_the_last_axis(flat: str, axis: int, op: str) -> None:
+    model = parse(FLAT_SOFTMAX.format(flat=flat, op=op, axis=axis))
+    result = optimize(model)
+    assert ops(result) == {"Relu": 1, op: 1}
+    assert_same(model, result)
+
+
+@pytest.mark.parametrize(
+    ("flat", "axis"),
+    [
+        ("f = Flatten<axis=1>(r)", -1),
+        ("f = Flatten<axis=2>(r)", 0),
+        ("d = Constant<value_ints=[-1, 1]>()\nf = Reshape(r, d)", -1),
+    ],
+)
+def test_a_softmax_over_more_than_the_last_axis_stays_flat(flat: str, axis: int) -> None:
+    model = parse(FLAT_SOFTMAX.format(flat=flat, op="Softmax", axis=axis))
+    result = optimize(model)
+    assert ops(result)["Reshape"] >= 1
+    assert_same(model, result)
