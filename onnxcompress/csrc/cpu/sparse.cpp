@@ -30,15 +30,18 @@ size_t scratch_bytes(int n, int k) {
   return kTileRows * (row_bytes + sizeof(float) * padded16(n));
 }
 
-// Sums [output][kTileRows] of kBatch outputs from `first` on.
-template <int V, class Address>
+// Sums [output][kTileRows] of kBatch outputs from `first` on. kReal: of bytes with parameters of their rows, as reals.
+template <int V, bool kReal, class Address>
 __attribute__((noinline)) void multiply_batch(const SparseWeights& w, int first, const Address& address,
-                                              int32_t* sums) {
+                                              const SparseOutput& y, const TileRows& rows, int32_t* sums) {
   auto run = [&](int group, auto outputs, int part, int block) OC_LAMBDA {
     const int begin = w.row_start[group], count = w.row_start[group + 1] - begin;
     const int output = group * block + part;
+    auto finished = [&](int r, int v, vi sum) OC_LAMBDA {
+      return kReal ? real_sum(sum, y.weight_sum + output + r, rows, v) : sum;
+    };
     multiply_blocks<V, outputs>(w.values + static_cast<size_t>(begin) * block * 4 + part * 4, block * 4,
-                                w.column + begin, count, w.initial + output, address,
+                                w.column + begin, count, w.initial + output, address, finished,
                                 sums + (output - first) * kTileRows);
   };
   const int end = least(first + kBatch, w.n);
@@ -86,8 +89,8 @@ void run_tile(const SparseWeights& w, const Address& address, const TileRows& ro
   const bool by_lane = whole && y.row_scale && !y.residual && !y.floats;
   LaneRanges ranges;
   for (int first = begin; first < end; first += kBatch) {
-    multiply_batch<V>(w, first, address, s.sums);
-    if (y.x_scale) apply_row_parameters(y, rows, first, s.sums);
+    if (y.x_scale) multiply_batch<V, true>(w, first, address, y, rows, s.sums);
+    else multiply_batch<V, false>(w, first, address, y, rows, s.sums);
     const int outputs = least(kBatch, end - first);
     if (by_lane) {
       finish.to_lanes(y, V, first, outputs, s.sums, s.rows + static_cast<size_t>(first) * kTileRows, ranges);

@@ -27,18 +27,6 @@ OC_INLINE void set_row_parameters(const SparseOutput& y, TileRows& rows) {
   }
 }
 
-// Sums [output][kTileRows] of kBatch outputs, of bytes with parameters of their rows, to sums of reals in their place.
-inline void apply_row_parameters(const SparseOutput& y, const TileRows& rows, int first, int32_t* sums) {
-  for (int o = 0; o < kBatch; o++) {
-    const vi weights = set(y.weight_sum[first + o]);
-    for (int i = 0; i < rows.vectors * kLanes; i += kLanes) {
-      int32_t* at = sums + o * kTileRows + i;
-      const vi sum = sub(load(at), mul(load(rows.zero + i), weights));
-      storef(reinterpret_cast<float*>(at), mul(to_float(sum), loadf(rows.scale + i)));
-    }
-  }
-}
-
 template <bool kReal>
 OC_INLINE vf load_sum(const int32_t* sums) {
   if constexpr (kReal) return loadf(reinterpret_cast<const float*>(sums));
@@ -75,6 +63,12 @@ OC_INLINE vf reals(vi x) {
 #else
   return (vf)x;
 #endif
+}
+
+// The sum of an output and a vector of rows, of bytes with parameters of their rows, as the bits of reals.
+OC_INLINE vi real_sum(vi sum, const int32_t* weight_sum, const TileRows& rows, int v) {
+  const vi centred = sub(sum, mul(load(rows.zero + v * kLanes), broadcast4(weight_sum)));
+  return bits(mul(to_float(centred), loadf(rows.scale + v * kLanes)));
 }
 
 // Four vectors of whole numbers, saturated to bytes: byte j of each lane is of vector j.

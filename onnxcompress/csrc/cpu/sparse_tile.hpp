@@ -100,10 +100,11 @@ constexpr int kAhead = 2048;
 OC_INLINE void prefetch_weights(const void* p) { __builtin_prefetch(p, 0, 3); }
 
 // Sums [output][kTileRows] of one group of R outputs (1 or 4) by V vectors of rows, from its blocks. `step`: bytes from
-// one block's weights to the next block's; address(column) is where the rows of that column of blocks begin.
-template <int V, int R, class Address>
+// one block's weights to the next block's; address(column) is where the rows of that column of blocks begin;
+// finish(output, vector, sum) is what is written.
+template <int V, int R, class Address, class Finish>
 OC_INLINE void multiply_blocks(const int8_t* w, ptrdiff_t step, const int32_t* column, int count,
-                               const int32_t* initial, const Address& address, int32_t* out) {
+                               const int32_t* initial, const Address& address, const Finish& finish, int32_t* out) {
   constexpr int kChains = R == 1 ? 4 : 1;  // one output's few sums would wait for each other
   vi sums[kChains * R * V];
   unroll<R>([&](auto r) OC_LAMBDA {
@@ -135,7 +136,7 @@ OC_INLINE void multiply_blocks(const int8_t* w, ptrdiff_t step, const int32_t* c
   unroll<R * V>([&](auto j) OC_LAMBDA {
     vi sum = sums[j];
     unroll<kChains - 1>([&](auto c) OC_LAMBDA { sum = add(sum, sums[(c + 1) * R * V + j]); });
-    store(out + j / V * kTileRows + j % V * kLanes, sum);
+    store(out + j / V * kTileRows + j % V * kLanes, finish(j / V, j % V, sum));
   });
 }
 
