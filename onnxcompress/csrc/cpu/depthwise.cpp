@@ -3,6 +3,7 @@
 #include "cpu/depthwise_sinks.hpp"
 #if defined(OC_AVX512)
 #include "cpu/depthwise_columns.hpp"
+#include "cpu/depthwise_rolling.hpp"
 #endif
 
 namespace oc::OC_ISA {
@@ -98,15 +99,25 @@ void run(const DepthwiseFilter& f, const DepthwiseImage& image, const Sink& sink
 // Results that may leave int32 take the careful way.
 OC_INLINE bool by_columns(const DepthwiseFilter& f) { return f.bounded; }
 
-int row_step(const DepthwiseFilter& f) { return by_columns(f) ? columns::row_step(f.window) : 1; }
-size_t packed_size(const DepthwiseFilter& f) { return by_columns(f) ? columns::packed_size(f) : taps::packed_size(f); }
+// Channels that are not made column by column.
+OC_INLINE bool has_rest(const DepthwiseFilter& f) { return rolling::channels(f) < f.channels; }
+
+int row_step(const DepthwiseFilter& f) { return by_columns(f) && has_rest(f) ? columns::row_step(f.window) : 1; }
+size_t packed_size(const DepthwiseFilter& f) {
+  if (!by_columns(f)) return taps::packed_size(f);
+  return rolling::packed_size(f) + (has_rest(f) ? columns::packed_size(f, rolling::channels(f)) : 0);
+}
 size_t scratch(const DepthwiseFilter& f) { return by_columns(f) ? columns::scratch(f.window) : taps::scratch(f); }
 void pack(const DepthwiseFilter& f, const int8_t* w, int8_t* packed) {
-  by_columns(f) ? columns::pack(f, w, packed) : taps::pack(f, w, packed);
+  if (!by_columns(f)) return taps::pack(f, w, packed);
+  rolling::pack(f, w, packed);
+  if (has_rest(f)) columns::pack(f, rolling::channels(f), w, packed + rolling::packed_size(f));
 }
 template <class Sink>
 void run(const DepthwiseFilter& f, const DepthwiseImage& image, const Sink& sink) {
-  by_columns(f) ? columns::run(f, image, sink) : taps::run(f, image, sink);
+  if (!by_columns(f)) return taps::run(f, image, sink);
+  rolling::run(f, image, sink);
+  if (has_rest(f)) columns::run(f, rolling::channels(f), f.packed + rolling::packed_size(f), image, sink);
 }
 
 #else

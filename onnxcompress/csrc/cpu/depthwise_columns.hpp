@@ -46,15 +46,16 @@ size_t scratch(const DepthwiseWindow& w) {
   return kChunk + static_cast<size_t>(block_columns(w)) * quads(w, row_step(w)) * kChunk * 4;
 }
 
-size_t packed_size(const DepthwiseFilter& f) {
+// Of the channels from `first` on, a multiple of 64, as everywhere below.
+size_t packed_size(const DepthwiseFilter& f, int first) {
   const int rows = row_step(f.window);
-  return static_cast<size_t>(vectors(f.channels)) * f.window.kw * quads(f.window, rows) * rows * 64;
+  return static_cast<size_t>(vectors(f.channels - first)) * f.window.kw * quads(f.window, rows) * rows * 64;
 }
 
-void pack(const DepthwiseFilter& f, const int8_t* w, int8_t* packed) {
+void pack(const DepthwiseFilter& f, int first, const int8_t* w, int8_t* packed) {
   const DepthwiseWindow& window = f.window;
   const int rows = row_step(window), all = quads(window, rows);
-  for (int v = 0; v < vectors(f.channels); v++)
+  for (int v = first / 16; v < vectors(f.channels); v++)
     for (int kx = 0; kx < window.kw; kx++)
       for (int q = 0; q < all; q++)
         for (int r = 0; r < rows; r++)
@@ -271,7 +272,7 @@ StripKernel<Sink> choose(const DepthwiseWindow& w, int rows) {
 }
 
 template <class Sink>
-void run(const DepthwiseFilter& f, const DepthwiseImage& image, const Sink& sink) {
+void run(const DepthwiseFilter& f, int first, const int8_t* packed, const DepthwiseImage& image, const Sink& sink) {
   const DepthwiseWindow& window = f.window;
   const int rows = row_step(window), all = quads(window, rows), needed = window.kh + (rows - 1) * window.stride_h;
   const int blocks = ceil_div(image.out_width, block(window));
@@ -284,7 +285,7 @@ void run(const DepthwiseFilter& f, const DepthwiseImage& image, const Sink& sink
   const StripKernel<Sink> kernel = choose<Sink>(window, rows);
   for (int row = image.row_begin; row < image.row_end; row += rows) {
     const int top = row * window.stride_h - window.pad_top;
-    for (int c = 0; c < f.channels; c += kChunk) {
+    for (int c = first; c < f.channels; c += kChunk) {
       const int n = least(f.channels - c, kChunk);
       for (int column = 0; column < image.out_width; column += width) {
         const int count = least(width, image.out_width - column);
@@ -304,7 +305,7 @@ void run(const DepthwiseFilter& f, const DepthwiseImage& image, const Sink& sink
         }
         for (int v = 0; v < vectors(n); v++) {
           const int at = c + v * 16;
-          kernel({interleaved + v * stride, f.packed + weights * (at / 16), load(f.initial + at), loadf(f.scale + at),
+          kernel({interleaved + v * stride, packed + weights * ((at - first) / 16), load(f.initial + at), loadf(f.scale + at),
                   loadf(f.offset + at), f.channels, n - v * 16, image.row_end - row, count, window.kw, all,
                   window.stride_w, window.dilation_w, index + v * 16, row_stride},
                  sink);

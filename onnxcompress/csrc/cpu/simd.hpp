@@ -38,7 +38,7 @@ template <class T>
 OC_INLINE T least(T a, T b) { return a < b ? a : b; }
 template <class T>
 OC_INLINE T most(T a, T b) { return a > b ? a : b; }
-OC_INLINE int ceil_div(int a, int b) { return (a + b - 1) / b; }
+OC_INLINE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 #if defined(OC_AVX512)
 
