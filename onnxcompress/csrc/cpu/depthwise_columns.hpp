@@ -293,10 +293,6 @@ void run(const DepthwiseFilter& f, int first, const int8_t* packed, const Depthw
         const int input_columns = (count - 1) * window.stride_w + span(window);
         const ptrdiff_t row_stride = static_cast<ptrdiff_t>(image.out_width) * f.channels;
         const ptrdiff_t index = row * row_stride + static_cast<ptrdiff_t>(column) * f.channels + c;
-        // Without it the stores wait for their cache lines.
-        for (int r = 0; r < least(rows, image.row_end - row); r++)
-          for (ptrdiff_t i = 0; i < static_cast<ptrdiff_t>(count) * f.channels; i += most(f.channels, 64))
-            __builtin_prefetch(sink.y + index + r * row_stride + i, 1);
         for (int q = 0; q < all; q++) {
           const Quad quad = quad_at(image, f.channels, c, top + 4 * q * window.dilation_h, window.dilation_h,
                                     needed - 4 * q, outside);
