@@ -6,6 +6,7 @@
 #include "cpu/layout.hpp"
 #include "ops/depthwise.hpp"
 #include "ops/qconv_strips.hpp"
+#include "ops/tasks.hpp"
 
 namespace oc {
 
@@ -15,7 +16,6 @@ constexpr int kFloatSlot = 1;
 constexpr int64_t kStripBytes = 256 << 10;  // of L2
 constexpr int64_t kMostStripBytes = 256 << 20;
 constexpr int64_t kBlockBytes = 24 << 10;   // of L1
-constexpr double kTaskNanoseconds = 40e3;
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -132,8 +132,9 @@ class QConv : public Kernel {
 
   void compute_depthwise(Context& context, const Run& run) const {
     const int step = depthwise_->row_step();
-    const double line_ns = run.out_width * channels_ * window_.kh * window_.kw / 60.0;
-    const int64_t steps = std::max<int64_t>(1, static_cast<int64_t>(kTaskNanoseconds / line_ns / step));
+    const double line_ns = run.out_width * channels_ * window_.kh * window_.kw / 80.0;
+    const double wanted = std::max(1., task_count(run.images * run.out_height * line_ns) / run.images);
+    const int64_t steps = std::max<int64_t>(1, std::lround(run.out_height / wanted / step));
     const int64_t lines = std::min(steps * step, run.out_height), pieces = ceil_divide(run.out_height, lines);
     const int height = static_cast<int>(run.height), width = static_cast<int>(run.width);
     const int out_height = static_cast<int>(run.out_height), out_width = static_cast<int>(run.out_width);
@@ -186,7 +187,7 @@ class QConv : public Kernel {
 
   // Pieces for the channels where weights are larger than activations, and for the pixels otherwise.
   Cut cut_channels(Cut cut, int64_t pixels, double* wanted) const {
-    *wanted = std::max(1.0, pixels * pixel_nanoseconds() / kTaskNanoseconds);
+    *wanted = task_count(pixels * pixel_nanoseconds());
     const int panel = convolution().panel, panels = static_cast<int>(ceil_divide(filters_.outputs(), panel));
     cut.channel_pieces = 1, cut.channels = filters_.outputs();
     if (filters_.groups() > 1 || to_planes_ || pixels >= filters_.outputs() * window_.kh * window_.kw) return cut;
@@ -205,7 +206,7 @@ class QConv : public Kernel {
     const int64_t floats = kStripBytes / 4 / w_.dim(0) / 48 * 48;
     const int64_t most = to_planes_ ? std::max<int64_t>(48, floats) : int64_t{1} << 20;
     const int64_t lines = static_cast<int64_t>(cut.lines_total * images / wanted) + 1;
-    cut.lines = std::max<int64_t>(1, std::min(ceil_divide(lines, 48) * 48, most));
+    cut.lines = std::max<int64_t>(1, std::min(ceil_divide(lines, 12) * 12, most));
     cut.pieces = ceil_divide(cut.lines_total, cut.lines);
     return cut;
   }

@@ -1,10 +1,12 @@
 // QConvTranspose: y = table[quantize(transposed convolution)], on quantized images with channels last.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 
 #include "cpu/transposed.hpp"
 #include "ops/buffer.hpp"
+#include "ops/tasks.hpp"
 #include "ort/op.hpp"
 
 namespace oc {
@@ -16,7 +18,6 @@ enum Slot { kInput, kProducts, kLine };
 
 constexpr int64_t kMostSize = 1 << 24;  // of a dimension, so that a row's bytes can be counted in ints
 constexpr int64_t kMostProducts = 1 << 26;  // of one row of pixels by one row of taps
-constexpr double kTaskNanoseconds = 40e3;
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -89,7 +90,8 @@ class QConvTranspose : public Kernel {
             "a node with y_scale gives y, and one without gives y_float");
     const int64_t lines = tiles_ ? run.height : run.out_height;
     const double line_ns = run.width * c4_ * m_ * columns_.kernel * (tiles_ ? rows_.kernel : 1) / 200. + 100;
-    const int64_t piece = std::clamp<int64_t>(static_cast<int64_t>(kTaskNanoseconds / line_ns), 1, lines);
+    const double wanted = task_count(run.images * lines * line_ns) / run.images;
+    const int64_t piece = std::clamp<int64_t>(std::lround(lines / wanted), 1, lines);
     const int64_t pieces = ceil_divide(lines, piece);
     context.parallel(run.images * pieces, [&](size_t i) {
       const int64_t image = i / pieces, begin = i % pieces * piece, end = std::min(lines, begin + piece);
