@@ -92,9 +92,10 @@ void LinearLayer::for_rows(Context& context, const Input& x, LinearOutput output
     });
     return;
   }
-  // Blocks of about equal size: a last one of few rows would read all weights for them.
+  // Blocks of about equal size, for a last one of few rows would read all weights for them, and an even number of them,
+  // for two threads or four.
   const int most = static_cast<int>(std::clamp<int64_t>(kWholeBytes / 2 / row_bytes, 6, 96));
-  const int blocks = std::max(1, (x.m + most / 2) / most);
+  const int about = std::max(1, (x.m + most / 2) / most), blocks = about == 1 ? 1 : (about + 1) / 2 * 2;
   const int block = ((x.m + blocks - 1) / blocks + 5) / 6 * 6;
   context.parallel((x.m + block - 1) / block, [&](size_t i) {
     const int begin = static_cast<int>(i) * block, end = std::min(x.m, begin + block);
