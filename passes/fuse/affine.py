@@ -7,7 +7,7 @@ Products are taken in float64 and rounded once.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -173,29 +173,35 @@ class Before(NamedTuple):
     readers: tuple[ir.Node, ...]
 
 
-def _before_linear(node: ir.Node) -> Before | None:
+def before_linear(node: ir.Node, part: Literal["scale", "shift"]) -> Before | None:
+    """A node that is only a factor, or only an addend, of its data, which keeps its shape, for linear nodes alone."""
+    found = affine_of(node)
+    result = node.outputs[0]
+    if found is None or (found.scale is None) == (found.shift is None) or result.is_graph_output():
+        return None
+    constant: Array | None = getattr(found, part)
+    readers = linear_readers(result)
+    if constant is None or readers is None or not same_rank(found.data, constant, result):
+        return None
+    return Before(found.data, constant, readers)
+
+
+def _factor_before_linear(node: ir.Node) -> Before | None:
     """Mul or Div by one number, or one a channel, that only linear nodes with weights of their own read.
 
     Cases:
       1. Conv of one group: one element an input channel; of more groups, or ConvTranspose: one element.
       2. Gemm without transA and MatMul: one element, or one a column.
     """
-    found = affine_of(node)
-    result = node.outputs[0]
-    if found is None or found.scale is None or found.shift is not None or result.is_graph_output():
-        return None
-    if not same_rank(found.data, found.scale, result):
-        return None
-    readers = linear_readers(result)
-    if readers is None:
-        return None
-    if found.scale.size > 1:
-        for reader in readers:
-            weight = weight_of(reader)
-            assert weight is not None
-            if attribute(reader, "transA", 0) or input_vector(reader, found.scale, weight.inputs) is None:
-                return None
-    return Before(found.data, found.scale, readers)
+    found = before_linear(node, "scale")
+    if found is None or found.constant.size == 1:
+        return found
+    for reader in found.readers:
+        weight = weight_of(reader)
+        assert weight is not None
+        if attribute(reader, "transA", 0) or input_vector(reader, found.constant, weight.inputs) is None:
+            return None
+    return found
 
 
 def linear_readers(value: ir.Value) -> tuple[ir.Node, ...] | None:
@@ -288,5 +294,5 @@ def _emit_batch_norm(node: ir.Node, found: Affine, editor: Editor) -> bool:
 INTO_WEIGHTS = (
     Rule("affine into the weights before it", ("BatchNormalization", *ARITHMETIC), _after_linear, _into_linear),
     Rule("affine into BatchNormalization", ARITHMETIC, _into_batch_norm, _emit_batch_norm),
-    Rule("factor into the weights after it", ("Mul", "Div"), _before_linear, _into_readers),
+    Rule("factor into the weights after it", ("Mul", "Div"), _factor_before_linear, _into_readers),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcompress.passes.fuse.affine import Before, affine_of, input_vector, linear_readers, same_rank
+from onnxcompress.passes.fuse.affine import Before, before_linear, input_vector
 from onnxcompress.passes.fuse.weights import bias_of, input_sums, set_bias, weight_of
 from onnxcompress.passes.simplify.editor import Array, Editor, attribute
 from onnxcompress.passes.simplify.rules import Rule
@@ -33,24 +33,16 @@ def add_shift(reader: ir.Node, shift: Array, editor: Editor) -> None:
     editor.touch(reader)
 
 
-def _before_linear(node: ir.Node) -> Before | None:
+def _shift_before_linear(node: ir.Node) -> Before | None:
     """Add or Sub of one number, or one a channel, that only linear nodes with a bias read.
 
     1. The readers are as for a factor, and `takes_shift`.
     2. A Conv does not pad: with zeros for the shifted input, its border sees less of the shift.
     """
-    found = affine_of(node)
-    result = node.outputs[0]
-    if found is None or found.shift is None or found.scale is not None or result.is_graph_output():
+    found = before_linear(node, "shift")
+    if found is None or not all(takes_shift(reader) and not _pads(reader) for reader in found.readers):
         return None
-    if not same_rank(found.data, found.shift, result):
-        return None
-    readers = linear_readers(result)
-    if readers is None or not all(takes_shift(reader) and not _pads(reader) for reader in readers):
-        return None
-    if any(_vector(reader, found.shift) is None for reader in readers):
-        return None
-    return Before(found.data, found.shift, readers)
+    return found if all(_vector(reader, found.constant) is not None for reader in found.readers) else None
 
 
 def _pads(reader: ir.Node) -> bool:
@@ -74,4 +66,4 @@ def _into_biases(node: ir.Node, found: Before, editor: Editor) -> bool:
     return editor.replace(node.outputs[0], found.data)
 
 
-SHIFT = (Rule("shift into the bias after it", ("Add", "Sub"), _before_linear, _into_biases),)
+SHIFT = (Rule("shift into the bias after it", ("Add", "Sub"), _shift_before_linear, _into_biases),)
