@@ -31,10 +31,15 @@ class Entry:
 
 @dataclass
 class Run:
-    """Where a run is: all that a checkpoint holds, besides the tensors."""
+    """Where a run is: all that a checkpoint holds, besides the tensors.
+
+    Attributes:
+        is_over: it came to its end; what is left of its time is not another step's.
+    """
 
     step: int = 0
     seconds: float = 0.0
+    is_over: bool = False
     position: Position = field(default_factory=Position)
     best_step: int = 0
     best_score: float = -math.inf

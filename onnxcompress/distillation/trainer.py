@@ -143,7 +143,7 @@ class Trainer:
                 reserve = 2 * SAFETY * (0.0 if self.scorer is None else self.scorer.seconds)
                 share = (self.spent() + self._pace()) / max(options.seconds - self.before - reserve, 1e-3)
                 done = share if share < 1 else None
-            if self.interrupted:
+            if self.interrupted or run.is_over:
                 done = None
         shared: float | None = self.processes.share(done)
         return shared
@@ -240,6 +240,7 @@ class Trainer:
         if self.run.step > last:
             self._evaluate()
         if not self.interrupted:
+            self.run.is_over = True
             self._save()
 
     # -- scores -----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from onnxcompress.distillation import session
+from onnxcompress.distillation.checkpoints import FILE
 from onnxcompress.distillation.masks import Gradual
 from onnxcompress.distiller import Distilled, distill
 from onnxcompress.errors import CompressError, DataError, EvaluationError, ModelError
@@ -287,13 +288,34 @@ def test_one_signal_ends_the_training_a_second_one_everything(signals: int, teac
 
 
 def test_the_budget_counts_across_runs(teacher: ir.Model, tmp_path: Path) -> None:
-    """A run whose time is up is over, however often it is started again."""
+    """A run whose time is up is over, however often it is started again, and whatever its clock says then."""
     student = pruned(teacher)
     first = distill(student, teacher, feeds(100), budget=2.0, resume=tmp_path)
     again = distill(student, teacher, feeds(100), budget=2.0, resume=tmp_path)
-    assert again.steps == first.steps and again.seconds > 0.5 * first.seconds
-    assert without_times(again) == without_times(first)
-    assert_same(first.model, again.model)
+    assert again.seconds > 0.5 * first.seconds
+    state = torch.load(tmp_path / FILE, weights_only=True)
+    state["run"]["seconds"] = 0.0
+    torch.save(state, tmp_path / FILE)
+    for other in (again, distill(student, teacher, feeds(100), budget=2.0, resume=tmp_path)):
+        assert without_times(other) == without_times(first)
+        assert_same(first.model, other.model)
+
+
+def test_a_budget_that_is_not_spent_goes_on(teacher: ir.Model, tmp_path: Path) -> None:
+    """Interrupted, a run has the rest of its time."""
+    sent = 0
+
+    def send(stage: str, done: int, total: int | None) -> None:
+        nonlocal sent
+        if stage.startswith("distilling: loss") and not sent:
+            sent += 1
+            signal.raise_signal(signal.SIGINT)
+
+    student = pruned(teacher)
+    first = distill(student, teacher, feeds(100), budget=2.0, resume=tmp_path, progress=send)
+    again = distill(student, teacher, feeds(100), budget=2.0, resume=tmp_path)
+    assert first.interrupted and not again.interrupted
+    assert 0 < first.steps < again.steps
 
 
 def test_progress_tells_loss_metric_and_time_left(teacher: ir.Model) -> None:
