@@ -30,13 +30,13 @@ struct Row {
   vf mean, factor;
 };
 
-// Row r: its sum, into p.sum or `total`, and its statistics. A variance by its definition, not by the mean of squares,
-// which cancels where the mean is large.
-OC_INLINE Row measure(const LayerNorm& p, int r, float* total_row) {
+// Row r: its sum, into p.sum or `total_row`, and the mean of that.
+OC_INLINE void add_up(const LayerNorm& p, int r, float* total_row, Row& row) {
   const ptrdiff_t at = static_cast<ptrdiff_t>(r) * p.c;
-  const float *x = p.x + at, *s = x;
+  const float* x = p.x + at;
   float* sum_row = p.sum ? p.sum + at : nullptr;
-  vf sums[4] = {setf(0), setf(0), setf(0), setf(0)}, squares[4] = {setf(0), setf(0), setf(0), setf(0)};
+  row.s = x;
+  vf sums[4] = {setf(0), setf(0), setf(0), setf(0)};
   if (p.residual) {
     if (sum_row) total_row = sum_row;
     for_vectors(p.c, [&](auto a, int i, int count) OC_LAMBDA {
@@ -44,7 +44,7 @@ OC_INLINE Row measure(const LayerNorm& p, int r, float* total_row) {
       sums[a] = add(sums[a], value);
       storef(total_row + i, value, count);
     });
-    s = total_row;
+    row.s = total_row;
   } else {
     for_vectors(p.c, [&](auto a, int i, int count) OC_LAMBDA {
       const vf value = loadf(x + i, count);
@@ -52,12 +52,17 @@ OC_INLINE Row measure(const LayerNorm& p, int r, float* total_row) {
       if (sum_row && sum_row != x) storef(sum_row + i, value, count);
     });
   }
-  const vf mean = setf(total(sums) / p.c);
+  row.mean = setf(total(sums) / p.c);
+}
+
+// Its variance, by its definition, not by the mean of squares, which cancels where the mean is large.
+OC_INLINE void spread(const LayerNorm& p, Row& row) {
+  vf squares[4] = {setf(0), setf(0), setf(0), setf(0)};
   for_vectors(p.c, [&](auto a, int i, int count) OC_LAMBDA {
-    const vf d = keep(sub(loadf(s + i, count), mean), count);
+    const vf d = keep(sub(loadf(row.s + i, count), row.mean), count);
     squares[a] = fma(d, d, squares[a]);
   });
-  return {s, mean, setf(1.f / __builtin_sqrtf(total(squares) / p.c + p.epsilon))};
+  row.factor = setf(1.f / __builtin_sqrtf(total(squares) / p.c + p.epsilon));
 }
 
 // The outputs of row r. smoothed: c floats.
@@ -91,14 +96,18 @@ OC_INLINE void finish(const LayerNorm& p, int r, const Row& row, float* smoothed
   if (p.row_scale) quantize_rows_by_range(smoothed, 1, p.c, p.q + at, p.row_scale + r, p.row_zero_point + r, nullptr);
 }
 
-// Each row is measured before the last one is finished: what waits for its statistics then waits for nothing.
+// Three rows are under way, each a step behind the next: what waits for a row's mean or factor then waits for nothing.
 void layer_norm(const LayerNorm& p, int rows, float* scratch) {
-  float* smoothed = scratch + 2 * p.c;
-  Row next = measure(p, 0, scratch);
+  float* smoothed = scratch + 3 * p.c;
+  Row newest{}, next, current;
+  add_up(p, 0, scratch, next);
+  if (rows > 1) add_up(p, 1, scratch + p.c, newest);
+  spread(p, next);
   for (int r = 0; r < rows; r++) {
-    const Row row = next;
-    if (r + 1 < rows) next = measure(p, r + 1, scratch + (r + 1) % 2 * p.c);
-    finish(p, r, row, smoothed);
+    current = next, next = newest;
+    if (r + 2 < rows) add_up(p, r + 2, scratch + (r + 2) % 3 * p.c, newest);
+    if (r + 1 < rows) spread(p, next);
+    finish(p, r, current, smoothed);
   }
 }
 

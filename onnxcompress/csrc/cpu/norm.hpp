@@ -24,7 +24,7 @@ struct LayerNorm {
 };
 
 struct NormKernels {
-  // `rows` rows, at least one. scratch: 3 * c floats.
+  // `rows` rows, at least one. scratch: 4 * c floats.
   void (*layer_norm)(const LayerNorm& p, int rows, float* scratch);
 };
 

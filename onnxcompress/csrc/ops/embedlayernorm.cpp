@@ -94,7 +94,7 @@ struct EmbedLayerNorm : Kernel {
     constexpr int64_t kStep = 32;
     context.parallel((count + kStep - 1) / kStep, [&](size_t task) {
       const int64_t begin = task * kStep, end = std::min(count, begin + kStep);
-      auto* sums = reinterpret_cast<float*>(scratch(0, (kStep + 3) * channels * sizeof(float)));
+      auto* sums = reinterpret_cast<float*>(scratch(0, (kStep + 4) * channels * sizeof(float)));
       embedding().sum(tables, tokens, begin, end, sums);
       LayerNorm part = result;
       part.x = sums;

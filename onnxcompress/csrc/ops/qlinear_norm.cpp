@@ -48,7 +48,7 @@ void Normalization::run(const LayerNorm& all, const float* x, int64_t begin, int
   if (p.y) p.y += at;
   if (p.q) p.q += at;
   if (p.row_scale) p.row_scale += begin, p.row_zero_point += begin;
-  auto* rows = reinterpret_cast<float*>(scratch(kScratchNorm, sizeof(float) * 3 * c_));
+  auto* rows = reinterpret_cast<float*>(scratch(kScratchNorm, sizeof(float) * 4 * c_));
   norm().layer_norm(p, static_cast<int>(end - begin), rows);
 }
 
