@@ -16,7 +16,7 @@ are noisy, and standard nodes that ONNX Runtime has fused are missing among them
 
 PROFILE_RUNS = 8
 
-SPARSE = ("QSparseLinear", "QSparseConv")
+SPARSE = ("QSparseLinear", "QSparseLinearLayerNorm", "QSparseConv")
 """Native operators that skip zero blocks."""
 
 
@@ -50,12 +50,7 @@ def slower_than_dense(bench: Workbench, candidate: Candidate) -> list[str]:
         return []
     dense = bench.make(replace(candidate.recipe, dense=dict.fromkeys(sparse, "slow")))
     skipping, whole = _times(bench, candidate, dense)
-    # A layer with its normalization is two operators where blocks are skipped, `name` and `name/norm`.
-    return [
-        name
-        for name in sparse
-        if name in skipping and skipping[name] + skipping.get(f"{name}/norm", 0.0) > whole.get(name, math.inf)
-    ]
+    return [name for name in sparse if name in skipping and skipping[name] > whole.get(name, math.inf)]
 
 
 def _times(bench: Workbench, *candidates: Candidate) -> list[dict[str, float]]:

@@ -110,7 +110,8 @@ def _gate(visit: Visit) -> int | None:
 
 
 COUNTED: Mapping[str, Callable[[Visit], int | None]] = {
-    **dict.fromkeys(("QLinear", "QLinear4", "QSparseLinear", "QLinearLayerNorm", "QConv", "QSparseConv"), _layer),
+    **dict.fromkeys(("QLinear", "QLinear4", "QSparseLinear", "QLinearLayerNorm", "QSparseLinearLayerNorm"), _layer),
+    **dict.fromkeys(("QConv", "QSparseConv"), _layer),
     "WeightOnlyLinear": _weight_only,
     "QConvTranspose": _transposed,
     "QAttention": _attention,

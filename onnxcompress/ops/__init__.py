@@ -22,6 +22,7 @@ from onnxcompress.ops.qpool import QPOOL
 from onnxcompress.ops.qresize import QRESIZE
 from onnxcompress.ops.qsparseconv import QSPARSECONV
 from onnxcompress.ops.qsparselinear import QSPARSELINEAR
+from onnxcompress.ops.qsparselinearlayernorm import QSPARSELINEARLAYERNORM
 from onnxcompress.ops.qsqueezeexcite import QSQUEEZEEXCITE
 from onnxcompress.ops.qtable import QTABLE
 from onnxcompress.ops.quantizenhwc import QUANTIZENHWC
@@ -41,6 +42,7 @@ OPS: dict[str, Op] = {
         QSPARSELINEAR,
         QLAYERNORM,
         QLINEARLAYERNORM,
+        QSPARSELINEARLAYERNORM,
         QTABLE,
         QELEMENTWISE,
         QPOOL,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import cast
 
 from onnxcompress.ops.blocks import blocks_body, from_blocks, output_count
-from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant
+from onnxcompress.ops.op import Array, Attributes, Body, Op, Port, Reference, Variant
 from onnxcompress.ops.qlinear import QLINEAR
 
 BLOCK_INPUTS = (
@@ -15,14 +15,6 @@ BLOCK_INPUTS = (
     Port("column", ("int32",), constant=True),
 )
 """The weights (onnxcompress.ops.blocks.Blocks) of operators with block-sparse weights."""
-
-
-def _reference(attributes: Attributes, *inputs: Array | None) -> tuple[Array | None, ...]:
-    x, x_scale, x_zero, values, row_start, column, w_scale, *rest = inputs
-    assert values is not None and row_start is not None and column is not None and w_scale is not None
-    n = output_count(row_start, values.shape[1], w_scale)
-    w = from_blocks(values, row_start, column, n, cast("int", attributes["in_features"]))
-    return QLINEAR.reference(attributes, x, x_scale, x_zero, w, w_scale, *rest)
 
 
 def dense_weights(variant: Variant, columns: int) -> tuple[str, int, dict[str, str]]:
@@ -39,25 +31,43 @@ def dense_weights(variant: Variant, columns: int) -> tuple[str, int, dict[str, s
     return blocks_body((starts, cast("tuple[int, int, int]", values)), n, columns, "w"), n, inputs
 
 
-def _body(variant: Variant) -> str:
-    k = cast("int", variant.attributes["in_features"])
-    nodes, n, inputs = dense_weights(variant, k)
-    return nodes + "\n" + QLINEAR.body(replace(variant, inputs=inputs, shapes={**variant.shapes, "w": (n, k)}))
+def sparse_inputs(dense: Op) -> tuple[Port, ...]:
+    """The inputs of an operator like `dense`, a linear layer, with blocks in place of its `w`."""
+    ports = ((port,) if port.name != "w" else BLOCK_INPUTS for port in dense.inputs)
+    return tuple(port for some in ports for port in some)
 
 
-_PORTS = {port.name: port for port in QLINEAR.inputs}
+def sparse_reference(dense: Op) -> Reference:
+    """Its reference: that of `dense` with the matrix of the blocks."""
+
+    def reference(attributes: Attributes, *inputs: Array | None) -> tuple[Array | None, ...]:
+        x, x_scale, x_zero, values, row_start, column, w_scale, *rest = inputs
+        assert values is not None and row_start is not None and column is not None and w_scale is not None
+        n = output_count(row_start, values.shape[1], w_scale)
+        w = from_blocks(values, row_start, column, n, cast("int", attributes["in_features"]))
+        return dense.reference(attributes, x, x_scale, x_zero, w, w_scale, *rest)
+
+    return reference
+
+
+def sparse_body(dense: Op) -> Body:
+    """Its body: the matrix of the blocks, then the body of `dense`."""
+
+    def body(variant: Variant) -> str:
+        k = cast("int", variant.attributes["in_features"])
+        nodes, n, inputs = dense_weights(variant, k)
+        return nodes + "\n" + dense.body(replace(variant, inputs=inputs, shapes={**variant.shapes, "w": (n, k)}))
+
+    return body
+
 
 QSPARSELINEAR = Op(
     "QSparseLinear",
-    inputs=(
-        *(_PORTS[name] for name in ("x", "x_scale", "x_zero_point")),
-        *BLOCK_INPUTS,
-        *(_PORTS[name] for name in ("w_scale", "bias", "residual", "y_scale", "y_zero_point", "table")),
-    ),
+    inputs=sparse_inputs(QLINEAR),
     outputs=QLINEAR.outputs,
-    attributes={"in_features": 0, "activation": "", "dynamic": 0},
-    reference=_reference,
-    body=_body,
+    attributes={"in_features": 0, **QLINEAR.attributes},
+    reference=sparse_reference(QLINEAR),
+    body=sparse_body(QLINEAR),
     doc="""QLinear with the int8 weights [N, K] given by their blocks that are not all zeros: `values` int8
         [blocks, n, 4] of n = 1, 4 or 16 outputs by 4 inputs, `row_start` int32 [ceil(N / n) + 1], `column` int32
         [blocks] in units of 4 inputs, increasing within a row of blocks (onnxcompress.ops.blocks makes them). K is the

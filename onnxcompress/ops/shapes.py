@@ -45,8 +45,8 @@ def weight_matrix(op: Op, attributes: Attributes, inputs: Mapping[str, Shape | N
     known = {name: shape for name, shape in inputs.items() if shape is not None}
     a = {**op.attributes, **attributes}
     try:
-        if op.name in ("QSparseLinear", "QSparseConv"):
-            k = cast("int", a["in_features"] if op.name == "QSparseLinear" else a["in_channels"])
+        if "values" in known:
+            k = cast("int", a["in_features"] if "in_features" in a else a["in_channels"])
             return _sparse_outputs(known), k * math.prod(_pair(a, "kernel_shape") if "kernel_shape" in a else ())
         outputs, *products = cast("tuple[int, ...]", known["w"])
         if op.name == "WeightOnlyLinear" and a["bits"] == 4:
@@ -198,6 +198,7 @@ _RULES: Mapping[str, Rule] = {
     "WeightOnlyLinear": _weight_only,
     "QSparseLinear": _sparse_linear,
     "QLinearLayerNorm": _linear,
+    "QSparseLinearLayerNorm": _sparse_linear,
     "QLayerNorm": _like("x"),
     "QAttention": _attention,
     "EmbedLayerNorm": _embedding,

@@ -20,12 +20,14 @@ the time a weight."""
 
 WEIGHT = "w"
 
+_BECOMES = {"QLinear": "QSparseLinear", "QLinearLayerNorm": "QSparseLinearLayerNorm", "QConv": "QSparseConv"}
+
 
 class UseSparseWeights(ir.passes.InPlacePass):
     """A lowered layer whose weights have many zero blocks of n x 4 (outputs x inputs) stores and runs the others only.
 
     1. QLinear becomes QSparseLinear.
-    2. QLinearLayerNorm becomes QSparseLinear with the residual, in float, and QLayerNorm.
+    2. QLinearLayerNorm becomes QSparseLinearLayerNorm.
     3. QConv on uint8 NHWC with one group and no residual becomes QSparseConv.
 
     In all cases at most 70 % of the 4 x 4 blocks are present, or at most a quarter of the 1 x 4 blocks and less than
@@ -45,7 +47,7 @@ class UseSparseWeights(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         self.decisions = []
         for node in list(model.graph):
-            if node.domain != DOMAIN or node.op_type not in _REWRITES or node.name in self.dense:
+            if node.domain != DOMAIN or node.op_type not in _BECOMES or node.name in self.dense:
                 continue
             weight = _inputs(node).get(WEIGHT)
             if weight is None or weight.const_value is None or not _is_plain(node):
@@ -54,7 +56,9 @@ class UseSparseWeights(ir.passes.InPlacePass):
             rows = _block_rows(w.reshape(w.shape[0], -1))
             if rows is None:
                 continue
-            _REWRITES[node.op_type](model.graph, node, w, rows)
+            given = {**_inputs(node), **_blocks(model.graph, node, w, rows)}
+            attributes = {**_attributes(node), **_weight_attributes(w)}
+            _replace(model.graph, node, _written(_BECOMES[node.op_type], given, attributes, _taken_outputs(node)))
             self.decisions.append(Decision(node.name or "", node.op_type, True, f"sparse, blocks of {rows} x 4"))
         return ir.passes.PassResult(model, bool(self.decisions))
 
@@ -114,11 +118,10 @@ def _written(op_type: str, given: dict[str, ir.Value], attributes: dict[str, Any
     return ir.node(op_type, inputs, known, domain=DOMAIN, outputs=outputs)
 
 
-def _replace(graph: ir.Graph, node: ir.Node, new: list[ir.Node]) -> None:
-    """Put nodes in the place of one whose outputs they have taken over."""
-    new[0].name, new[-1].name = node.name, f"{node.name}/norm" if len(new) > 1 else node.name
-    for each in new:
-        each.metadata_props.update(node.metadata_props)
+def _replace(graph: ir.Graph, node: ir.Node, new: ir.Node) -> None:
+    """Put a node in the place of one whose outputs it has taken over."""
+    new.name = node.name
+    new.metadata_props.update(node.metadata_props)
     graph.insert_before(node, new)
     given = [value for value in node.inputs if value is not None]
     graph.remove(node, safe=True)
@@ -142,32 +145,6 @@ def _attributes(node: ir.Node) -> dict[str, Any]:
     return {name: attribute.value for name, attribute in node.attributes.items()}
 
 
-def _linear(graph: ir.Graph, node: ir.Node, w: Array, rows: int) -> None:
-    given = {**_inputs(node), **_blocks(graph, node, w, rows)}
-    attributes = {**_attributes(node), "in_features": w.shape[1]}
-    _replace(graph, node, [_written("QSparseLinear", given, attributes, _taken_outputs(node))])
-
-
-def _linear_norm(graph: ir.Graph, node: ir.Node, w: Array, rows: int) -> None:
-    given = {**_inputs(node), **_blocks(graph, node, w, rows)}
-    outputs = _taken_outputs(node)
-    names = [port.name for port in OPS["QLayerNorm"].outputs]
-    total = next((v for name, v in zip(names, outputs, strict=False) if name == "sum" and v.name), None)
-    of_norm = ("gamma", "beta", "q_scale", "q_zero_point")
-    norm_inputs = {name: value for name, value in given.items() if name in of_norm}
-    if total is None:
-        total = ir.Value(name=f"{node.name}/sum", type=ir.TensorType(ir.DataType.FLOAT))
-    else:
-        outputs = outputs[: names.index("sum")]
-    linear = _written("QSparseLinear", given, {"in_features": w.shape[1]}, [ir.Value(name=""), total])
-    norm = _written("QLayerNorm", {"x": total, **norm_inputs}, _attributes(node), outputs)
-    _replace(graph, node, [linear, norm])
-
-
-def _convolution(graph: ir.Graph, node: ir.Node, w: Array, rows: int) -> None:
-    given = {**_inputs(node), **_blocks(graph, node, w, rows)}
-    attributes = {**_attributes(node), "kernel_shape": w.shape[1:3], "in_channels": w.shape[3]}
-    _replace(graph, node, [_written("QSparseConv", given, attributes, _taken_outputs(node))])
-
-
-_REWRITES = {"QLinear": _linear, "QLinearLayerNorm": _linear_norm, "QConv": _convolution}
+def _weight_attributes(w: Array) -> dict[str, Any]:
+    """Attributes that say what the blocks alone do not."""
+    return {"kernel_shape": w.shape[1:3], "in_channels": w.shape[3]} if w.ndim == 4 else {"in_features": w.shape[1]}

@@ -23,8 +23,8 @@ from tests.ops.cases.case import Array, Case
 
 MADE = {"cnn": lowered_cnn, "encoder": lowered_encoder}
 WITH_PRODUCTS = [
-    "QLinear", "QLinear4", "QSparseLinear", "QLinearLayerNorm", "QConv", "QSparseConv", "QConvTranspose", "QAttention",
-    "QSqueezeExcite", "WeightOnlyLinear",
+    "QLinear", "QLinear4", "QSparseLinear", "QLinearLayerNorm", "QSparseLinearLayerNorm", "QConv", "QSparseConv",
+    "QConvTranspose", "QAttention", "QSqueezeExcite", "WeightOnlyLinear",
 ]  # fmt: skip
 
 
@@ -103,7 +103,17 @@ def test_other_operators_have_no_products(op: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "op", ["QLinear", "QLinear4", "QSparseLinear", "QLinearLayerNorm", "QConv", "QSparseConv", "WeightOnlyLinear"]
+    "op",
+    [
+        "QLinear",
+        "QLinear4",
+        "QSparseLinear",
+        "QLinearLayerNorm",
+        "QSparseLinearLayerNorm",
+        "QConv",
+        "QSparseConv",
+        "WeightOnlyLinear",
+    ],
 )
 def test_weights_are_those_of_the_dense_layer(op: str) -> None:
     case = next(case for case in ALL if case.op == op and all(np.size(x) for x in case.inputs if x is not None))

@@ -14,8 +14,8 @@ from tests.ops.cases import ALL
 from tests.ops.cases.case import Case
 
 WEIGHTED = {
-    "QLinear", "QLinear4", "WeightOnlyLinear", "QSparseLinear", "QLinearLayerNorm", "QConv", "QSparseConv",
-    "QConvTranspose",
+    "QLinear", "QLinear4", "WeightOnlyLinear", "QSparseLinear", "QLinearLayerNorm", "QSparseLinearLayerNorm", "QConv",
+    "QSparseConv", "QConvTranspose",
 }  # fmt: skip
 
 

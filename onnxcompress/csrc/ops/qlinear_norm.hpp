@@ -1,4 +1,4 @@
-// The layer normalization that ends QLayerNorm and QLinearLayerNorm.
+// The layer normalization that ends QLayerNorm, QLinearLayerNorm and QSparseLinearLayerNorm.
 #pragma once
 
 #include "cpu/norm.hpp"

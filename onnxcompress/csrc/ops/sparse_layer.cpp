@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kMostK = 65536;  // sums of k products of a byte by a weight fit into 32 bits
 constexpr int64_t kMostN = 1 << 30;
-constexpr int kScratchTile = 2;  // scratch block of ops/buffer.hpp that holds a tile
+constexpr int kScratchTile = 3;  // scratch block of ops/buffer.hpp that holds a tile, after those of LinearScratch
 
 }  // namespace
 
@@ -92,20 +92,29 @@ SparseOutput SparseLayer::output() const {
   return y;
 }
 
-void SparseLayer::multiply(Context& context, const uint8_t* x, ptrdiff_t stride, int m, const SparseOutput& y) const {
-  // Every task turns its own rows into lanes, so columns are split only where rows alone would leave threads idle.
+SparseLayer::Cut SparseLayer::cut(int m, bool whole_rows) const {
   constexpr int kLeastColumns = 256, kWantedTasks = 4;
-  const auto& kernels = sparse();
-  const int tiles = (m + kernels.tile - 1) / kernels.tile;
-  const int most_parts = y.row_scale ? 1 : std::max(1, n() / kLeastColumns);
+  const int tile = sparse().tile, tiles = (m + tile - 1) / tile;
+  const int most_parts = whole_rows ? 1 : std::max(1, n() / kLeastColumns);
   const int parts = std::clamp(kWantedTasks / std::max(tiles, 1), 1, most_parts);
-  const int columns = ((n() + parts - 1) / parts + 63) / 64 * 64, across = (n() + columns - 1) / columns;
-  context.parallel(static_cast<size_t>(tiles) * across, [&](size_t i) {
-    const int row = static_cast<int>(i) / across * kernels.tile, column = static_cast<int>(i) % across * columns;
-    const int row_end = std::min(m, row + kernels.tile), column_end = std::min(n(), column + columns);
-    kernels.linear(weights_, x, stride, row, row_end, column, column_end, y,
-                   scratch(kScratchTile, kernels.scratch(n(), weights_.k)));
+  const int columns = ((n() + parts - 1) / parts + 63) / 64 * 64;
+  return {tiles, columns, (n() + columns - 1) / columns};
+}
+
+void SparseLayer::multiply(Context& context, const uint8_t* x, ptrdiff_t stride, int m, const SparseOutput& y) const {
+  const Cut split = cut(m, y.row_scale);
+  const int tile = sparse().tile;
+  context.parallel(static_cast<size_t>(split.tiles) * split.across, [&](size_t i) {
+    const int row = static_cast<int>(i) / split.across * tile;
+    const int column = static_cast<int>(i) % split.across * split.columns;
+    multiply_part(x, stride, row, std::min(m, row + tile), column, std::min(n(), column + split.columns), y);
   });
+}
+
+void SparseLayer::multiply_part(const uint8_t* x, ptrdiff_t stride, int begin, int end, int column_begin,
+                                int column_end, const SparseOutput& y) const {
+  sparse().linear(weights_, x, stride, begin, end, column_begin, column_end, y,
+                  scratch(kScratchTile, sparse().scratch(n(), weights_.k)));
 }
 
 }  // namespace oc

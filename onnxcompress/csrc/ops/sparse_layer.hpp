@@ -32,6 +32,17 @@ class SparseLayer {
   uint8_t x_zero() const { return x_zero_; }
   float least_scale() const { return least_scale_; }
 
+ protected:
+  // How work is cut: every task turns its own rows into lanes, so columns are split only where rows alone would leave
+  // threads idle.
+  struct Cut {
+    int tiles, columns, across;  // of rows; in a part; parts
+  };
+  Cut cut(int m, bool whole_rows) const;
+  // Rows [begin, end) and columns [column_begin, column_end), on this thread.
+  void multiply_part(const uint8_t* x, ptrdiff_t stride, int begin, int end, int column_begin, int column_end,
+                     const SparseOutput& y) const;
+
  private:
   void validate_blocks(const Tensor& values, const Tensor& row_start, const Tensor& column) const;
 

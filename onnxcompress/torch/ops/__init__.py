@@ -24,6 +24,7 @@ from onnxcompress.torch.ops.qpool import qpool
 from onnxcompress.torch.ops.qresize import qresize
 from onnxcompress.torch.ops.qsparseconv import qsparseconv
 from onnxcompress.torch.ops.qsparselinear import qsparselinear
+from onnxcompress.torch.ops.qsparselinearlayernorm import qsparselinearlayernorm
 from onnxcompress.torch.ops.qsqueezeexcite import qsqueezeexcite
 from onnxcompress.torch.ops.qtable import qtable
 from onnxcompress.torch.ops.quantizenhwc import quantizenhwc
@@ -41,6 +42,7 @@ TORCH_OPS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "QSparseLinear": qsparselinear,
     "QLayerNorm": qlayernorm,
     "QLinearLayerNorm": qlinearlayernorm,
+    "QSparseLinearLayerNorm": qsparselinearlayernorm,
     "QTable": qtable,
     "QElementwise": qelementwise,
     "QPool": qpool,

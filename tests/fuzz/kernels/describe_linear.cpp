@@ -166,6 +166,14 @@ void qlinearlayernorm(Builder& b) {
   normalization(b, n);
 }
 
+void qsparselinearlayernorm(Builder& b) {
+  const int64_t n = b.size(260), k = b.size(130);
+  const X x = activations(b, k);
+  blocks(b, n, k), residual(b, x.rows, n);
+  b.node.attributes["in_features"] = k;
+  normalization(b, n);
+}
+
 }  // namespace
 
 const std::map<std::string, Describe>& linear_operators() {
@@ -173,6 +181,7 @@ const std::map<std::string, Describe>& linear_operators() {
       {"QLinear", qlinear},       {"QLinear4", qlinear4},
       {"QLayerNorm", qlayernorm}, {"QSparseLinear", qsparselinear},
       {"QSparseConv", qsparseconv}, {"QLinearLayerNorm", qlinearlayernorm},
+      {"QSparseLinearLayerNorm", qsparselinearlayernorm},
       {"WeightOnlyLinear", weightonlylinear}};
   return all;
 }

@@ -17,6 +17,7 @@ from tests.ops.cases.qpool import CASES as QPOOL
 from tests.ops.cases.qresize import CASES as QRESIZE
 from tests.ops.cases.qsparseconv import CASES as QSPARSECONV
 from tests.ops.cases.qsparselinear import CASES as QSPARSELINEAR
+from tests.ops.cases.qsparselinearlayernorm import CASES as QSPARSELINEARLAYERNORM
 from tests.ops.cases.qsqueezeexcite import CASES as QSQUEEZEEXCITE
 from tests.ops.cases.qtable import CASES as QTABLE
 from tests.ops.cases.quantizenhwc import CASES as QUANTIZENHWC
@@ -34,6 +35,7 @@ ALL: list[Case] = [
     *QSPARSELINEAR,
     *QLAYERNORM,
     *QLINEARLAYERNORM,
+    *QSPARSELINEARLAYERNORM,
     *QTABLE,
     *QELEMENTWISE,
     *QPOOL,

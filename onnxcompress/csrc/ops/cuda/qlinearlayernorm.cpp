@@ -1,6 +1,5 @@
 #include "ops/cuda/dense_weights.hpp"
-#include "ops/cuda/normalization.hpp"
-#include "ops/qlinear_layer.hpp"
+#include "ops/cuda/linear_norm.hpp"
 
 namespace oc {
 
@@ -20,17 +19,7 @@ struct QLinearLayerNormOnDevice : DeviceKernel {
         normalization(info, *this, kGamma, weights.n()) {}
 
   void run(Context& context) override {
-    const auto x = input.read(context, *this, weights.n(), weights.k());
-    cuda::Norm p = normalization.outputs(context, x.shape);
-    if (x.m == 0) return;
-    cuda::Epilogue epilogue = constants.epilogue(x);
-    epilogue.residual_float = residual_input(context, kResidual, x.shape);
-    // The sums go straight into `sum`, where it is wanted.
-    const DeviceBuffer floats = p.sum ? DeviceBuffer() : allocate(context, p.rows * p.columns * sizeof(float));
-    epilogue.y_float = p.sum ? static_cast<float*>(p.sum) : floats.as<float>();
-    weights.multiply(context, *this, x.bytes, x.m, epilogue);
-    p.x = epilogue.y_float, p.sum = nullptr;
-    cuda::norm(p, context.stream());
+    run_linear_norm(context, *this, input, weights, constants, normalization, kResidual);
   }
 };
 
