@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -56,6 +56,7 @@ class Reconstruction:
         steps: of Adam for each unit.
         rate: its learning rate.
         rounding: learn which way integer weights are rounded, instead of training them.
+        is_stopped: asked at every step; true ends the work with what is fitted by then.
         notes: what the user should know.
     """
 
@@ -68,6 +69,7 @@ class Reconstruction:
     rate: float
     rounding: bool
     progress: Progress
+    is_stopped: Callable[[], bool] = lambda: False
     notes: list[str] = field(default_factory=list)
 
     def fit(self, units: Sequence[Unit]) -> list[Fitted]:
@@ -75,6 +77,9 @@ class Reconstruction:
         done: set[str] = set()
         fitted: list[Fitted] = []
         for index, unit in enumerate(units):
+            if self.is_stopped():
+                self.notes.append(f"the reconstruction was interrupted at part {index + 1} of {len(units)}")
+                break
             self.progress(f"reconstructing {unit.end}", index, len(units))
             try:
                 cut = unit.cut(self.student)
@@ -147,6 +152,8 @@ class _Part:
         optimizer = torch.optim.Adam(trained, lr=ROUNDING_RATE if choices else self.whole.rate)
         highest = float(optimizer.param_groups[0]["lr"])
         for step, sample in zip(range(self.whole.steps), itertools.cycle(samples), strict=False):
+            if self.whole.is_stopped():
+                break
             done = (step + 1) / self.whole.steps
             if not choices:
                 optimizer.param_groups[0]["lr"] = highest * rate_at(done, 0.0)

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
@@ -84,7 +84,8 @@ def run(task: Task, options: Options, progress: Progress) -> Distilled:
         # One signal ends the training at the next step; a second one ends the process.
         interrupts.finishing()
         session = Session(task, options, processes, progress if processes.is_first else silent)
-        return session.distil(interrupts)
+        session.is_stopped = lambda: interrupts.count > 0
+        return session.distil()
 
 
 def rebuild(
@@ -100,6 +101,7 @@ class Session:
     def __init__(self, task: Task, options: Options, processes: Processes, progress: Progress) -> None:
         self.task, self.options, self.processes, self.progress = task, options, processes, progress
         self.notes: list[str] = []
+        self.is_stopped: Callable[[], bool] = lambda: False
         progress("reading", 0, None)
         self.teacher = None if task.teacher is None else prepared(load_model(task.teacher))
         self.student = self._student()
@@ -108,7 +110,7 @@ class Session:
         if self.teacher is not None:
             self.teacher = aligned(self.teacher, self.student)
 
-    def distil(self, interrupts: Interrupts) -> Distilled:
+    def distil(self) -> Distilled:
         """Train, and give back the best state."""
         checkpoints = self._checkpoints()
         train, held_out = self._split()
@@ -120,9 +122,11 @@ class Session:
         if self.options.reconstruct:
             self._reconstruct_first(scorer, module.weight_names)
             module = self._module()
+            if self.is_stopped() and checkpoints.load() is None:
+                checkpoints = Checkpoints(None, "")  # a run that went on from half a reconstruction would end elsewhere
         trainer = self._trainer(module, teacher, plan, train, scorer, checkpoints)
         trainer.before = time.monotonic() - began
-        trainer.is_stopped = lambda: interrupts.count > 0
+        trainer.is_stopped = self.is_stopped
         trainer.train()
         return self._result(trainer, plan)
 
@@ -157,7 +161,7 @@ class Session:
         batches = Batches(self.data, self.options.batch, self.options.seed, joined)
         whole = Reconstruction(
             self.student, self.teacher, module, teacher, batches, steps, self._rate(), rounding,
-            self.progress,
+            self.progress, self.is_stopped,
         )  # fmt: skip
         fitted = whole.fit(units)
         return Reconstructed(module.write_back(self.student.clone()), fitted, [*self.notes, *whole.notes])

@@ -226,6 +226,23 @@ def test_a_reconstruction_comes_first_where_it_is_asked_for(teacher: ir.Model, t
         short(student, None, 2, reconstruct=1, task_loss=no_loss, evaluate=lambda run: 0.0)
 
 
+def test_a_signal_ends_a_reconstruction(teacher: ir.Model, tmp_path: Path) -> None:
+    """With what is fitted by then; and the run that is started again ends as if nothing had been."""
+    told: list[str] = []
+
+    def send(stage: str, done: int, total: int | None) -> None:
+        told.append(stage)
+        if stage.startswith("reconstructing") and done == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    student = pruned(teacher, 0.85)
+    found = short(student, teacher, 12, reconstruct=20, resume=tmp_path, progress=send)
+    assert found.interrupted and found.steps == 0
+    assert len([stage for stage in told if stage.startswith("reconstructing")]) == 2
+    again, whole = (short(student, teacher, 12, reconstruct=20, **more) for more in ({"resume": tmp_path}, {}))
+    assert_same(again.model, whole.model)
+
+
 def test_gradual_pruning_ends_at_its_last_masks(teacher: ir.Model) -> None:
     def masks_at(step: int, weight: Callable[[str], Array]) -> dict[str, Array] | None:
         if step % 4:
