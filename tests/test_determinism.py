@@ -176,6 +176,7 @@ def test_models_pruned_on_data(twice: Twice) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_exported_and_distilled_models(twice: Twice) -> None:
     twice.run(
         "export f.py:net -o m.onnx --input x=f32[2,3,4,4] --dynamic x:0=batch --seed 3 --json",

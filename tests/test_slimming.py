@@ -209,6 +209,7 @@ def test_the_steps_fit_into_the_budget() -> None:
     assert 50 < tuned[0].steps < 300
 
 
+@pytest.mark.slow
 def test_an_interrupted_tuning_goes_on_with_the_steps_it_had_counted(tmp_path: Path) -> None:
     _, first = slimmed(speed, score(1), levels=LEVELS[:1], resume=tmp_path)
     _, second = slimmed(speed, score(1), levels=LEVELS[:1], resume=tmp_path, seconds=7.0)

@@ -203,6 +203,7 @@ def test_failures_are_one_line_and_exit_1(folder: Path, more: list[str], message
     assert not (folder / "o.onnx").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_where_it_would_have(folder: Path) -> None:
     """SIGKILL while it trains; the same command again gives the bytes of a run that was left alone."""
     options = ["--steps", "14", "--data", f"{folder}/f.py:slow", "--json", "--resume", f"{folder}/state"]
