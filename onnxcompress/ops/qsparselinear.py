@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import cast
 
 from onnxcompress.ops.blocks import blocks_body, from_blocks, output_count
-from onnxcompress.ops.op import Array, Attributes, Body, Op, Port, Reference, Variant
+from onnxcompress.ops.op import Array, Attributes, Op, Port, Variant
 from onnxcompress.ops.qlinear import QLINEAR
 
 BLOCK_INPUTS = (
@@ -31,14 +31,8 @@ def dense_weights(variant: Variant, columns: int) -> tuple[str, int, dict[str, s
     return blocks_body((starts, cast("tuple[int, int, int]", values)), n, columns, "w"), n, inputs
 
 
-def sparse_inputs(dense: Op) -> tuple[Port, ...]:
-    """The inputs of an operator like `dense`, a linear layer, with blocks in place of its `w`."""
-    ports = ((port,) if port.name != "w" else BLOCK_INPUTS for port in dense.inputs)
-    return tuple(port for some in ports for port in some)
-
-
-def sparse_reference(dense: Op) -> Reference:
-    """Its reference: that of `dense` with the matrix of the blocks."""
+def sparse_version(name: str, dense: Op, doc: str) -> Op:
+    """An operator like `dense`, a linear layer, with blocks in place of its `w` and the attribute in_features."""
 
     def reference(attributes: Attributes, *inputs: Array | None) -> tuple[Array | None, ...]:
         x, x_scale, x_zero, values, row_start, column, w_scale, *rest = inputs
@@ -47,28 +41,20 @@ def sparse_reference(dense: Op) -> Reference:
         w = from_blocks(values, row_start, column, n, cast("int", attributes["in_features"]))
         return dense.reference(attributes, x, x_scale, x_zero, w, w_scale, *rest)
 
-    return reference
-
-
-def sparse_body(dense: Op) -> Body:
-    """Its body: the matrix of the blocks, then the body of `dense`."""
-
     def body(variant: Variant) -> str:
         k = cast("int", variant.attributes["in_features"])
         nodes, n, inputs = dense_weights(variant, k)
         return nodes + "\n" + dense.body(replace(variant, inputs=inputs, shapes={**variant.shapes, "w": (n, k)}))
 
-    return body
+    ports = ((port,) if port.name != "w" else BLOCK_INPUTS for port in dense.inputs)
+    inputs = tuple(port for some in ports for port in some)
+    return Op(name, inputs, dense.outputs, reference, body, {"in_features": 0, **dense.attributes}, doc)
 
 
-QSPARSELINEAR = Op(
+QSPARSELINEAR = sparse_version(
     "QSparseLinear",
-    inputs=sparse_inputs(QLINEAR),
-    outputs=QLINEAR.outputs,
-    attributes={"in_features": 0, **QLINEAR.attributes},
-    reference=sparse_reference(QLINEAR),
-    body=sparse_body(QLINEAR),
-    doc="""QLinear with the int8 weights [N, K] given by their blocks that are not all zeros: `values` int8
+    QLINEAR,
+    """QLinear with the int8 weights [N, K] given by their blocks that are not all zeros: `values` int8
         [blocks, n, 4] of n = 1, 4 or 16 outputs by 4 inputs, `row_start` int32 [ceil(N / n) + 1], `column` int32
         [blocks] in units of 4 inputs, increasing within a row of blocks (onnxcompress.ops.blocks makes them). K is the
         attribute in_features; N is the length of w_scale, or ceil(N / n) * n where that is one value. What blocks hold

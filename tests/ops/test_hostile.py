@@ -137,3 +137,22 @@ def test_factors_of_many_small_images_are_not_all_kept() -> None:
     for i in range(0, 70, 23):
         one = forms.kernel(changed(base, {0: a[i : i + 1], 3: b[i : i + 1]}), "")["y"]
         np.testing.assert_array_equal(y[i : i + 1], one)
+
+
+@pytest.mark.parametrize("op", ["QLinear", "QLinear4", "QSparseLinear", "QConv", "QSparseConv", "QConvTranspose"])
+def test_a_bias_that_is_not_a_number_becomes_the_byte_0(op: str) -> None:
+    """As in the reference; a table then has the last word. Greater than all bytes would be 255."""
+    bias = OPS[op].names(len(OPS[op].inputs)).index("bias")
+    for case in ALL:
+        plain = case.op == op and case.outputs == ("y",) and not case.attributes.get("activation")
+        x, given = case.inputs[0], case.inputs[bias] if plain and len(case.inputs) > bias else None
+        if x is None or given is None or x.size == 0 or given.size < 2:
+            continue
+        values = given.copy()
+        values[1] = np.nan
+        spoilt = changed(case, {bias: values})
+        axis = 1 if case.attributes.get("y_layout") == "NCHW" else -1
+        wanted = np.take(forms.reference(spoilt)["y"], 1, axis)
+        for instruction_set in forms.instruction_sets():
+            found = np.take(forms.kernel(spoilt, instruction_set)["y"], 1, axis)
+            np.testing.assert_array_equal(found, wanted, err_msg=f"{case} {instruction_set}")

@@ -48,7 +48,7 @@ struct PixelsToBytes {
 
  private:
   // Beyond int32 the conversion would give its least number.
-  static OC_INLINE vi whole(vf x) { return to_int(min(x, setf(65536.f))); }
+  static OC_INLINE vi whole(vf x) { return to_int(min(setf(65536.f), x)); }
 
   // `rows` rows of NV vectors of sums, any number of channels, any epilogue.
   template <int NV>
@@ -78,7 +78,7 @@ struct PixelsToBytes {
       unroll<NV>([&](auto v) OC_LAMBDA {
         const vf q = to_float(_mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32(bytes, v)));
         const vf r = to_float(_mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32(residual, v)));
-        sums[v] = to_int(min(fma(r, scale, fma(q, inner, offset)), setf(65536.f)));
+        sums[v] = to_int(min(setf(65536.f), fma(r, scale, fma(q, inner, offset))));
       });
       const vi four[4] = {sums[0], sums[NV > 1 ? 1 : 0], sums[NV > 2 ? 2 : 0], sums[NV > 3 ? 3 : 0]};
       bytes = pack4(four);
@@ -101,7 +101,7 @@ struct PixelsToBytes {
     for (int i = 0; i < count; i += kLanes) {
       const int n = least(count - i, kLanes);
       const vf value = fma(residual_at(residual + i, n), scale, fma(residual_at(to + i, n), inner, offset));
-      store_u8(to + i, to_int(min(value, setf(65536.f))), n);
+      store_u8(to + i, to_int(min(setf(65536.f), value)), n);
     }
   }
 

@@ -19,7 +19,7 @@ struct DepthwiseBytes {
   // The first `count` lanes of `value`, to the element at `index`.
   OC_INLINE void one(ptrdiff_t index, vf value, int count) const {
     // Beyond int32 the conversion would give its least number.
-    const vi x = to_int(min(with_residual(index, value, count), setf(65536.f)));
+    const vi x = to_int(min(setf(65536.f), with_residual(index, value, count)));
     if (count == kLanes) store_u8(y + index, x);
     else store_u8(y + index, x, count);
     if (table)

@@ -42,7 +42,7 @@ struct ToBytes {
     unroll<NV>([&](auto v) OC_LAMBDA {
       const int c = column + v * kLanes;
       const vf value = fma(to_float(sums[v]), loadf(scale + c), loadf(offset + c));
-      x[v] = to_int(min(value, setf(65536.f)));  // beyond int32 the conversion would give its least number
+      x[v] = to_int(min(setf(65536.f), value));  // beyond int32 the conversion would give its least number
     });
     store_bytes<NV>(y + row * stride + column, x, columns - column, table);
   }

@@ -55,7 +55,7 @@ OC_INLINE void each(const int32_t* sums, size_t count, const float* scale, const
 void sums_to_bytes(const int32_t* sums, size_t count, const float* scale, const float* offset, size_t period,
                    const uint8_t* table, uint8_t* y) {
   each(sums, count, scale, offset, period, [&](vf value, size_t i, int n) OC_LAMBDA {
-    const vi x = to_int(min(value, setf(65536.f)));  // beyond int32 the conversion would give its least number
+    const vi x = to_int(min(setf(65536.f), value));  // beyond int32 the conversion would give its least number
     store_bytes<1>(y + i, &x, n, table);
   });
 }

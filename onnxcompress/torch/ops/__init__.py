@@ -8,6 +8,7 @@ floats (whole numbers where the output is quantized), and gradients pass straigh
 from collections.abc import Callable
 from typing import Any
 
+from onnxcompress.torch.ops.blocks import on_blocks
 from onnxcompress.torch.ops.dequantizenchw import dequantizenchw
 from onnxcompress.torch.ops.embedlayernorm import embedlayernorm
 from onnxcompress.torch.ops.meanpool import meanpool
@@ -23,8 +24,6 @@ from onnxcompress.torch.ops.qlinearlayernorm import qlinearlayernorm
 from onnxcompress.torch.ops.qpool import qpool
 from onnxcompress.torch.ops.qresize import qresize
 from onnxcompress.torch.ops.qsparseconv import qsparseconv
-from onnxcompress.torch.ops.qsparselinear import qsparselinear
-from onnxcompress.torch.ops.qsparselinearlayernorm import qsparselinearlayernorm
 from onnxcompress.torch.ops.qsqueezeexcite import qsqueezeexcite
 from onnxcompress.torch.ops.qtable import qtable
 from onnxcompress.torch.ops.quantizenhwc import quantizenhwc
@@ -39,10 +38,10 @@ TORCH_OPS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "QLinear": qlinear,
     "QLinear4": qlinear4,
     "QSparseConv": qsparseconv,
-    "QSparseLinear": qsparselinear,
+    "QSparseLinear": on_blocks(qlinear),
     "QLayerNorm": qlayernorm,
     "QLinearLayerNorm": qlinearlayernorm,
-    "QSparseLinearLayerNorm": qsparselinearlayernorm,
+    "QSparseLinearLayerNorm": on_blocks(qlinearlayernorm),
     "QTable": qtable,
     "QElementwise": qelementwise,
     "QPool": qpool,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 
@@ -18,3 +21,23 @@ def dense_weights(
     group = torch.repeat_interleave(torch.arange(groups, device=values.device), row_start.diff().long())
     grid = values.new_zeros(groups, -(-columns // k), n, k).index_put((group, column.long()), values)
     return grid.transpose(1, 2).reshape(groups * n, -1)[:rows, :columns]
+
+
+def on_blocks(dense: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+    """The torch function of a linear layer with its weights made of their blocks; gradients reach `values`."""
+
+    def sparse(
+        attributes: Any,
+        x: torch.Tensor,
+        x_scale: torch.Tensor,
+        x_zero_point: torch.Tensor,
+        values: torch.Tensor,
+        row_start: torch.Tensor,
+        column: torch.Tensor,
+        w_scale: torch.Tensor,
+        *rest: torch.Tensor | None,
+    ) -> tuple[Any, ...]:
+        w = dense_weights(values, row_start, column, w_scale, attributes["in_features"])
+        return dense(attributes, x, x_scale, x_zero_point, w, w_scale, *rest)
+
+    return sparse
