@@ -18,6 +18,9 @@ struct PackedWeights {
   int n, k, segments;
 };
 
+// The same with signed 16-bit weights, in pairs, for rows of such activations: sums are taken modulo 2^32.
+struct PackedWords : PackedWeights {};
+
 // Rows of unsigned bytes; of each, `segments` pieces of k bytes that are `pitch` apart.
 struct Rows {
   const uint8_t* data;
@@ -72,10 +75,13 @@ struct RowPointers {
   }
 };
 
+OC_INLINE vi product(const PackedWeights&, vi sum, vi x, vi w) { return dot(sum, x, w); }
+OC_INLINE vi product(const PackedWords&, vi sum, vi x, vi w) { return dot_words(sum, x, w); }
+
 // `tiles` tiles of MR rows from `row` on, against NV vectors of one panel, which has `Width`. `ahead` walks through the
 // next panel to bring it into L2.
-template <int MR, int NV, int Width = NV, class Sink>
-__attribute__((noinline)) void multiply(const Rows& rows, const PackedWeights& weights, const int8_t* panel, int column,
+template <int MR, int NV, int Width = NV, class Weights, class Sink>
+__attribute__((noinline)) void multiply(const Rows& rows, const Weights& weights, const int8_t* panel, int column,
                                         int row, int tiles, const int8_t* ahead, int step, const Sink& sink) {
   for (int t = 0; t < tiles; t++, row += MR) {
     vi sums[MR * NV];
@@ -97,7 +103,7 @@ __attribute__((noinline)) void multiply(const Rows& rows, const PackedWeights& w
         ahead += step;
         unroll<MR>([&](auto m) OC_LAMBDA {
           vi x = broadcast4(a.at(m));
-          unroll<NV>([&](auto v) OC_LAMBDA { sums[m * NV + v] = dot(sums[m * NV + v], x, b[v]); });
+          unroll<NV>([&](auto v) OC_LAMBDA { sums[m * NV + v] = product(weights, sums[m * NV + v], x, b[v]); });
         });
       }
     }
@@ -113,8 +119,8 @@ __attribute__((noinline)) void multiply(const Rows& rows, const PackedWeights& w
 // the panel from L2 faster than that gives it.
 constexpr int kSeven = 7;
 
-template <class Sink>
-void multiply_seven(const Rows& rows, const PackedWeights& weights, const int8_t* panel, int column, int row,
+template <class Weights, class Sink>
+void multiply_seven(const Rows& rows, const Weights& weights, const int8_t* panel, int column, int row,
                     const int8_t* ahead, int step, const Sink& sink) {
   constexpr int kHalf = kPanel / 2;
   unroll<2>([&](auto half) OC_LAMBDA {
@@ -127,8 +133,8 @@ void multiply_seven(const Rows& rows, const PackedWeights& weights, const int8_t
 
 // Rows [begin, end) against one panel, in as few kinds of tiles as possible: whole ones, then smaller ones. Where the
 // panel is gone through `parts` times, this is the time `part`: each brings its share of the next panel into L2.
-template <int NV, class Sink>
-void multiply_panel(const Rows& rows, const PackedWeights& weights, const int8_t* panel, int column, int begin, int end,
+template <int NV, class Weights, class Sink>
+void multiply_panel(const Rows& rows, const Weights& weights, const int8_t* panel, int column, int begin, int end,
                     const Sink& sink, int part = 0, int parts = 1) {
   constexpr int most = kMostRows[NV];
   const int count = end - begin;

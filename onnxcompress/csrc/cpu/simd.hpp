@@ -69,6 +69,11 @@ OC_INLINE vi dot(vi acc, vi u8, vi s8) {
   asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u8), "v"(s8));
   return acc;
 }
+// acc + sum of 2 products of signed 16-bit integers, in each lane, modulo 2^32.
+OC_INLINE vi dot_words(vi acc, vi a, vi b) {
+  asm("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+  return acc;
+}
 OC_INLINE vi add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 OC_INLINE vi sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
 OC_INLINE vi mul(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
@@ -160,6 +165,7 @@ OC_INLINE vi dot(vi acc, vi u8, vi s8) {
   vi odd = _mm256_madd_epi16(_mm256_srli_epi16(u8, 8), _mm256_srai_epi16(s8, 8));
   return _mm256_add_epi32(acc, _mm256_add_epi32(even, odd));
 }
+OC_INLINE vi dot_words(vi acc, vi a, vi b) { return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)); }
 OC_INLINE vi add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 OC_INLINE vi sub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
 OC_INLINE vi mul(vi a, vi b) { return _mm256_mullo_epi32(a, b); }
@@ -217,6 +223,11 @@ OC_INLINE vi dot(vi acc, vi u8, vi s8) {
     acc += a * b;
   });
   return acc;
+}
+OC_INLINE vi dot_words(vi acc, vi a, vi b) {  // unsigned, for sums wrap around
+  typedef uint32_t wrapping __attribute__((vector_size(32)));
+  const wrapping low = (wrapping)(((a << 16) >> 16) * ((b << 16) >> 16)), high = (wrapping)((a >> 16) * (b >> 16));
+  return (vi)((wrapping)acc + low + high);
 }
 OC_INLINE vi add(vi a, vi b) { return a + b; }
 OC_INLINE vi sub(vi a, vi b) { return a - b; }

@@ -5,7 +5,7 @@
 
 #include "cpu/layout.hpp"
 #include "ops/depthwise.hpp"
-#include "ops/qconv_strips.hpp"
+#include "ops/qconv_winograd.hpp"
 #include "ops/tasks.hpp"
 
 namespace oc {
@@ -46,6 +46,8 @@ class QConv : public Kernel {
     for (size_t i = kConvBias; i <= kConvFinalZero; i++) constant_[i] = info.constant(i).has_value();
     if (groups_ > 1 && groups_ == w_.dim(0) && w_.dim(3) == 1 && !to_planes_ && !scales_.epilogue(0).after)
       depthwise_ = make_depthwise();
+    if (!from_planes_ && !to_planes_ && Winograd::suits(w_, window_, groups_))
+      winograd_.emplace(w_, window_, x_zero_);
   }
 
   void compute(Context& context) override {
@@ -89,6 +91,7 @@ class QConv : public Kernel {
       run.x = x.as<uint8_t>();
     }
     if (depthwise_) return compute_depthwise(context, run);
+    if (winograd_ && winograd_->pays(run)) return winograd_->compute(context, run, scales_.epilogue(0));
     compute_dense(context, run);
   }
 
@@ -282,6 +285,7 @@ class QConv : public Kernel {
   Filters filters_;
   Strips strips_;
   std::optional<Depthwise> depthwise_;
+  std::optional<Winograd> winograd_;
   bool constant_[kConvFinalZero + 1] = {};
   std::atomic<bool> checked_{false};
 };

@@ -73,6 +73,15 @@ def _image(n: int, c: int, height: int, width: int) -> Array:
     return _rng.normal(0.3, 1.5, (n, c, height, width)).astype(np.float32)
 
 
+def _white(*shape: int) -> Array:
+    return np.full(shape, 255, np.uint8)
+
+
+def _checkered(*shape: int) -> Array:
+    """Zeros and 255s at random, whose transformed values are the largest."""
+    return _rng.choice(np.array([0, 255], np.uint8), shape)
+
+
 def _wild() -> Array:
     image = _image(1, 3, 9, 20)
     image.reshape(-1)[::7][:12] = [np.inf, -np.inf, 1e38, -1e38] * 3
@@ -189,6 +198,22 @@ DEPTHWISE = [
     _case("depthwise 3x3 with a residual after, 64 channels", (1, 6, 7, 64), 64, 3, group=64, pads=1, table=_SILU,
           **_AFTER, body_steps=4),
 ]  # fmt: skip
+# Those that are large enough for Winograd's algorithm, whose tiles are 4 x 4 outputs.
+WINOGRAD = [
+    _case("winograd", (1, 24, 28, 64), 64, 3, pads=1),
+    _case("winograd, a tail of channels", (1, 24, 27, 70), 90, 3, pads=(1, 0, 2, 1), bias=False, per_channel=False),
+    _case("winograd, odd channels", (1, 32, 30, 47), 113, 3, pads=(0, 2, 1, 0), zero=0),
+    _case("winograd, images of 25 tiles", (3, 20, 19, 64), 64, 3, pads=1, zero=255, table=_SILU),
+    _case("winograd, few outputs", (1, 48, 48, 128), 20, 3, pads=1, zero=3),
+    _case("winograd with a residual", (2, 22, 23, 64), 72, 3, pads=1, **_RESIDUAL),
+    _case("winograd with a residual after", (1, 26, 25, 96), 64, 3, pads=1, table=_SILU, **_AFTER, body_steps=4),
+    _case("winograd to floats", (1, 26, 25, 96), 75, 3, **_FLOATS),
+    # Of one sign the weights of an output may sum up to 131586, so that its sum is below 2^25: 1036 of 127.
+    _case("winograd, the largest sums", _white(1, 20, 24, 114), 64, 3, pads=1, w=127, zero=0, gain=40),
+    _case("winograd, the least sums", _white(1, 20, 24, 114), 64, 3, pads=1, w=-127, zero=0, gain=40),
+    _case("sums too large for winograd", _white(1, 20, 24, 128), 64, 3, pads=1, w=127, zero=0, gain=40),
+    _case("winograd, bytes of 0 and 255", _checkered(1, 24, 24, 64), 64, 3, pads=1),
+]
 EPILOGUES = [
     _case("a residual", (1, 9, 10, 32), 64, **_RESIDUAL),
     _case("a residual of 16 channels", (1, 9, 11, 32), 16, **_RESIDUAL),
@@ -222,4 +247,4 @@ VALUES = [
     _case("a result of one value", (1, 6, 6, 16), 64, gain=1e4),
 ]
 
-CASES = [*POINTWISE, *DENSE, *STEM, *GROUPED, *DEPTHWISE, *EPILOGUES, *VALUES]
+CASES = [*POINTWISE, *DENSE, *STEM, *GROUPED, *DEPTHWISE, *WINOGRAD, *EPILOGUES, *VALUES]
