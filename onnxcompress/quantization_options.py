@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from onnxcompress.calibration import METHODS
+from onnxcompress.passes.lower.four_bits import LEAST_BLOCK
 from onnxcompress.passes.quantize import QuantizeWeights
 from onnxcompress.passes.quantize.storage import Blocks
 
@@ -64,7 +65,26 @@ class Options:
             raise ValueError("wide goes with u8 activations, not with s8")
         if self.target == "cuda":
             self._check_cuda()
+        if self.mode == "static":
+            self._check_static_weights()
         self.weight_pass()
+
+    @property
+    def four_bits(self) -> int:
+        """Inputs that share a scale in the 4-bit weights of static quantization; 0: weights take 8 bits."""
+        return (self.block_size or LEAST_BLOCK) if self.mode == "static" and self.weights == "int4" else 0
+
+    def _check_static_weights(self) -> None:
+        if self.weights == "int8":
+            if self.block_size is not None:
+                raise ValueError("a block size is for weight-only quantization, and for 4-bit weights")
+            return
+        if self.portable:
+            raise ValueError("4-bit weights for u8 activations are for an operator of ours, which portable leaves out")
+        if self.activations != "u8" or self.wide:
+            raise ValueError("4-bit weights go with u8 activations")
+        if self.four_bits < LEAST_BLOCK:
+            raise ValueError(f"4-bit weights for u8 activations come in blocks of at least {LEAST_BLOCK} inputs")
 
     def _check_cuda(self) -> None:
         if self.portable:
@@ -116,5 +136,6 @@ class Options:
 _ONLY_FOR: dict[tuple[str, ...], tuple[str, ...]] = {
     ("static",): ("method", "activations", "wide", "bias_correction"),
     ("static", "dynamic"): ("smooth", "equalize"),
-    ("weight-only",): ("weights", "block_size", "gptq"),
+    ("static", "weight-only"): ("weights", "block_size"),
+    ("weight-only",): ("gptq",),
 }

@@ -24,7 +24,7 @@ from onnxcompress.model_io import (
     save_model,
 )
 from onnxcompress.optimizer import Log, optimize
-from onnxcompress.passes.lower import LowerWeightOnly, attention_tensors
+from onnxcompress.passes.lower import LowerWeightOnly, attention_tensors, native_nodes
 from onnxcompress.passes.lower.functions import AttachFunctions
 from onnxcompress.passes.quantize import CorrectBias, Decision, EqualizeChannels, SmoothActivations
 from onnxcompress.passes.quantize.detect import quantized_operators
@@ -114,8 +114,10 @@ def quantize(
         ranges: static: what `calibrate` gave for this model, or its file.
         method: how data becomes ranges: minmax, percentile, entropy, mse or moving-average. None: mse, and the
             method of `ranges`.
-        weights: weight-only: int8 (a scale per output channel) or int4 (per block of inputs).
-        block_size: weight-only: inputs that share a scale, a power of two and at least 16.
+        weights: weight-only: int8 (a scale per output channel) or int4 (per block of inputs); static: int4 for linear
+            layers in operators of our own, with u8 activations.
+        block_size: of int4 weights, and weight-only: inputs that share a scale, a power of two and at least 16 (static:
+            32).
         activations: static: u8 (CPUs, and `target` cuda), s8 (symmetric, for TensorRT) or u16.
         exclude: nodes that stay float: names, or patterns with * and ?.
         wide: static: nodes whose input activations take 16 bits, likewise.
@@ -238,7 +240,14 @@ def _static(
         step(result)
         notes.append(f"corrected the biases of {_share(step.decisions)} layers")
     lowered = lower(result, recipe)
+    if recipe.four_bits:
+        notes.append(_four_bits_note(result))
     return Quantized(result, explained(with_lowered(decisions, lowered), reasons), notes)
+
+
+def _four_bits_note(model: ir.Model) -> str:
+    count = sum(node.op_type == "QLinear4" for node in native_nodes(model))
+    return f"{count} linear layer{'s' * (count != 1)} take 4-bit weights, the others 8; --explain says why"
 
 
 def _attended(
@@ -309,7 +318,7 @@ def _recipe(options: Options, *, optimize: bool) -> Recipe:
     return Recipe(
         optimize=optimize, portable=options.portable, mode=options.mode, activations=options.activations,
         method=options.method or "", residual_sum=options.target == "cpu", tables=True, equalize=options.equalize,
-        target=options.target, native=options.target == "cuda",
+        target=options.target, native=options.target == "cuda" or bool(options.four_bits), four_bits=options.four_bits,
     )  # fmt: skip
 
 

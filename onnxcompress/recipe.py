@@ -24,6 +24,7 @@ from onnxcompress.files import read_text
 from onnxcompress.model_io import Source, clone_model
 from onnxcompress.optimizer import MOST_ROUNDS, optimize
 from onnxcompress.passes.lower import FoldFocus, FuseIntegerLinear, FuseSiLU, KeepBiasSum, KeepResidualSum, LowerNative
+from onnxcompress.passes.lower.four_bits import LEAST_BLOCK
 from onnxcompress.passes.quantize import (
     Decision,
     InsertQDQ,
@@ -71,6 +72,7 @@ class Recipe:
         tables: store embedding tables as s8 with a scale per row.
         equalize: equalize the channels of convolution pairs.
         smooth: alpha of SmoothQuant; None: not smoothed.
+        four_bits: inputs that share a scale in 4-bit weights of native linear layers; 0: they take 8 bits.
         wide: nodes whose input activations take 16 bits.
         exclude: nodes that stay float, and why: slow | sensitive | range | user.
         standard: nodes that are not lowered to native operators, and why: slow.
@@ -95,6 +97,7 @@ class Recipe:
     tables: bool = False
     equalize: bool = False
     smooth: float | None = None
+    four_bits: int = 0
     wide: tuple[str, ...] = ()
     exclude: Mapping[str, str] = field(default_factory=dict)
     standard: Mapping[str, str] = field(default_factory=dict)
@@ -132,6 +135,7 @@ class Recipe:
         words += [f"({self.method} ranges)"] if self.mode == "static" and self.method else []
         words += ["linear layers only"] if self.mode == "static" and not self.elementwise else []
         words += ["smoothed"] if self.smooth is not None else []
+        words += ["4-bit weights"] if self.four_bits else []
         words += ["equalized"] if self.equalize else []
         words += [f"with {len(self.exclude)} node{'s' * (len(self.exclude) > 1)} float"] if self.exclude else []
         words += [f"{len(self.standard)} in standard operators"] if self.standard else []
@@ -213,8 +217,9 @@ def lower(model: ir.Model, recipe: Recipe) -> list[Decision]:
     """The second half of `finish`: write what runs fast, in place; what became of the nodes that it lowered."""
     if recipe.native:
         step = LowerNative(
-            recipe.heads, frozenset(recipe.standard) | frozenset(recipe.exclude), frozenset(recipe.dense)
-        )
+            recipe.heads, frozenset(recipe.standard) | frozenset(recipe.exclude), frozenset(recipe.dense),
+            recipe.four_bits,
+        )  # fmt: skip
         step(model)
         DropShapes()(model)
         return step.decisions
@@ -309,6 +314,8 @@ def _fits(key: str, value: Any) -> bool:
             return isinstance(value, str)
         case "smooth":
             return _is_number(value) and 0 <= value <= 1
+        case "four_bits":
+            return type(value) is int and (value == 0 or (value >= LEAST_BLOCK and value % 4 == 0))
         case "wide":
             return isinstance(value, list) and all(isinstance(name, str) for name in value)
         case "exclude" | "standard" | "dense":

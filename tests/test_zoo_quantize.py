@@ -25,6 +25,7 @@ MODES: dict[str, dict[str, Any]] = {
     "static-s8": {"activations": "s8"},
     "static-u16": {"activations": "u16"},
     "static-repaired": {"smooth": 0.5, "equalize": True, "bias_correction": True, "method": "minmax"},
+    "static-4": {"weights": "int4", "smooth": 0.5},
     "dynamic": {"mode": "dynamic"},
     "weight-only-8": {"mode": "weight-only"},
     "weight-only-4": {"mode": "weight-only", "weights": "int4"},
@@ -33,7 +34,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 FLOORS = {
     "static": 0.95, "static-portable": 0.95, "static-s8": 0.93, "static-u16": 0.95, "static-repaired": 0.93,
-    "dynamic": 0.99, "weight-only-8": 0.98, "weight-only-4": 0.95, "weight-only-4-portable": 0.95,
+    "static-4": 0.93, "dynamic": 0.99, "weight-only-8": 0.98, "weight-only-4": 0.95, "weight-only-4-portable": 0.95,
 }  # fmt: skip
 """The least mean cosine to the original over held-out feeds, of the worst output. PP-OCRv4's recogniser, whose
 softmax is over 6,625 characters, sets that of static (0.96 to 0.98 by the calibration feeds); all others reach 0.99."""
@@ -41,7 +42,7 @@ softmax is over 6,625 characters, sets that of static (0.96 to 0.98 by the calib
 FAST = [
     ("ppocr-cls", "static"), ("ppocr-cls", "static-repaired"), ("magika", "static-s8"), ("magika", "weight-only-4"),
     ("silero-16k", "static"), ("silero", "weight-only-8"), ("minilm", "static-portable"), ("minilm", "dynamic"),
-    ("ddddocr-old", "static"),
+    ("minilm", "static-4"), ("ddddocr-old", "static"),
 ]  # fmt: skip
 SLOW = [pair for pair in itertools.product(ZOO, MODES) if pair not in FAST]
 

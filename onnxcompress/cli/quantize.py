@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     show_default="mse, or that of --ranges", help="Static: how a range is chosen from the values seen.",
 )  # fmt: skip
 @click.option(
-    "--weights", type=click.Choice(["int8", "int4"]), default="int8", show_default=True, help="With weight-only."
-)
-@click.option("--block-size", type=int, help="Weight-only: inputs that share a scale (32 for int4).")
+    "--weights", type=click.Choice(["int8", "int4"]), default="int8", show_default=True,
+    help="int4: weight-only, or static, for linear layers in operators of our own.",
+)  # fmt: skip
+@click.option("--block-size", type=int, help="int4 and weight-only: inputs that share a scale (32 for int4).")
 @click.option(
     "--activations", type=click.Choice(["u8", "s8", "u16"]), default="u8", show_default=True,
     help="Static: u8 for CPUs and --target cuda, s8 (symmetric) for TensorRT, u16.",

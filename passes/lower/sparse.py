@@ -8,8 +8,16 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxcompress.ops import DOMAIN, OPS
+from onnxcompress.ops import DOMAIN
 from onnxcompress.ops.blocks import to_blocks
+from onnxcompress.passes.lower.rewriting import (
+    constant,
+    given_attributes,
+    given_inputs,
+    replace,
+    taken_outputs,
+    written,
+)
 from onnxcompress.passes.quantize.roles import Decision
 
 Array = np.ndarray[Any, Any]
@@ -49,16 +57,16 @@ class UseSparseWeights(ir.passes.InPlacePass):
         for node in list(model.graph):
             if node.domain != DOMAIN or node.op_type not in _BECOMES or node.name in self.dense:
                 continue
-            weight = _inputs(node).get(WEIGHT)
+            weight = given_inputs(node).get(WEIGHT)
             if weight is None or weight.const_value is None or not _is_plain(node):
                 continue
             w = weight.const_value.numpy()
             rows = _block_rows(w.reshape(w.shape[0], -1))
             if rows is None:
                 continue
-            given = {**_inputs(node), **_blocks(model.graph, node, w, rows)}
-            attributes = {**_attributes(node), **_weight_attributes(w)}
-            _replace(model.graph, node, _written(_BECOMES[node.op_type], given, attributes, _taken_outputs(node)))
+            given = {**given_inputs(node), **_blocks(model.graph, node, w, rows)}
+            attributes = {**given_attributes(node), **_weight_attributes(w)}
+            replace(model.graph, node, written(_BECOMES[node.op_type], given, attributes, taken_outputs(node)))
             self.decisions.append(Decision(node.name or "", node.op_type, True, f"sparse, blocks of {rows} x 4"))
         return ir.passes.PassResult(model, bool(self.decisions))
 
@@ -67,7 +75,7 @@ def _is_plain(node: ir.Node) -> bool:
     """Has the node nothing that the sparse operators lack?"""
     if node.op_type != "QConv":
         return True
-    given = _inputs(node)
+    given = given_inputs(node)
     plain = not {"residual", "inner_scale", "final_scale"} & set(given)
     layouts = {node.attributes.get_string(name, "NHWC") for name in ("x_layout", "y_layout")}
     return plain and layouts == {"NHWC"} and node.attributes.get_int("group", 1) == 1
@@ -88,61 +96,10 @@ def _present(w: Array, rows: int) -> float:
     return float(present.mean()) if present.size else 1.0
 
 
-def _inputs(node: ir.Node) -> dict[str, ir.Value]:
-    """The inputs that are given, by the name of their port."""
-    names = OPS[node.op_type].names(len(node.inputs))
-    return {name: value for name, value in zip(names, node.inputs, strict=True) if value is not None}
-
-
 def _blocks(graph: ir.Graph, node: ir.Node, w: Array, rows: int) -> dict[str, ir.Value]:
     """The weight's blocks as initializers."""
     stored = to_blocks(w.reshape(w.shape[0], -1), rows)._asdict()
-    values = {}
-    for name, array in stored.items():
-        tensor = ir.tensor(array, name=f"{node.name}/{name}")
-        value = ir.Value(
-            name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor
-        )
-        graph.register_initializer(value)
-        values[name] = value
-    return values
-
-
-def _written(op_type: str, given: dict[str, ir.Value], attributes: dict[str, Any], outputs: list[ir.Value]) -> ir.Node:
-    """A node of ours, its inputs in the order of its ports, the last absent ones left out."""
-    op = OPS[op_type]
-    inputs = [given.get(port.name) for port in op.inputs]
-    while inputs[-1] is None:
-        inputs.pop()
-    known = {name: value for name, value in attributes.items() if name in op.attributes}
-    return ir.node(op_type, inputs, known, domain=DOMAIN, outputs=outputs)
-
-
-def _replace(graph: ir.Graph, node: ir.Node, new: ir.Node) -> None:
-    """Put a node in the place of one whose outputs it has taken over."""
-    new.name = node.name
-    new.metadata_props.update(node.metadata_props)
-    graph.insert_before(node, new)
-    given = [value for value in node.inputs if value is not None]
-    graph.remove(node, safe=True)
-    for value in given:  # the dense weight, and zero points that the sparse operator does without
-        if value.is_initializer() and not value.uses() and not value.is_graph_output() and not value.is_graph_input():
-            graph.initializers.pop(value.name or "", None)
-
-
-def _taken_outputs(node: ir.Node) -> list[ir.Value]:
-    """Values that take the names, types and readers of the node's outputs."""
-    taken = []
-    for old in list(node.outputs):
-        value = ir.Value(name=old.name, type=old.type, shape=old.shape)
-        old.replace_all_uses_with(value, replace_graph_outputs=True)
-        old.name = None
-        taken.append(value)
-    return taken
-
-
-def _attributes(node: ir.Node) -> dict[str, Any]:
-    return {name: attribute.value for name, attribute in node.attributes.items()}
+    return {name: constant(graph, f"{node.name}/{name}", array) for name, array in stored.items()}
 
 
 def _weight_attributes(w: Array) -> dict[str, Any]:
