@@ -6,6 +6,7 @@
 #include "cpu/layout.hpp"
 #include "ops/depthwise.hpp"
 #include "ops/qconv_winograd.hpp"
+#include "ops/rounding.hpp"
 #include "ops/tasks.hpp"
 
 namespace oc {
@@ -16,8 +17,6 @@ constexpr int kFloatSlot = 1;
 constexpr int64_t kStripBytes = 256 << 10;  // of L2
 constexpr int64_t kMostStripBytes = 256 << 20;
 constexpr int64_t kBlockBytes = 24 << 10;   // of L1
-
-int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // How the work is cut: `pieces` of at most `lines` lines of each image, and of `channels` output channels.
 struct Cut {

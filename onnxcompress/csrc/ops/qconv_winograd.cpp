@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "ops/rounding.hpp"
 #include "ops/tasks.hpp"
 
 namespace oc {
@@ -14,10 +15,6 @@ constexpr int64_t kBlockBytes = 512 << 10;     // of L2, for the inputs and sums
 constexpr int64_t kLeastTiles = 24;            // of a block: each reads all weights
 constexpr int64_t kMostSum = (1 << 25) / 255;  // of weights of one sign, so that outputs are below 2^25
 constexpr int kG[6][3] = {{6, 0, 0}, {-1, -1, -1}, {-1, 1, -1}, {1, 2, 4}, {1, -2, 4}, {0, 0, 6}};
-
-int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-int round_up(int value, int step) { return (value + step - 1) / step * step; }
 
 // Values from one product's block to the next: an odd number of cache lines, so that the 36 do not share sets.
 template <class T>

@@ -6,6 +6,7 @@
 
 #include "cpu/transposed.hpp"
 #include "ops/buffer.hpp"
+#include "ops/rounding.hpp"
 #include "ops/tasks.hpp"
 #include "ort/op.hpp"
 
@@ -18,8 +19,6 @@ enum Slot { kInput, kProducts, kLine };
 
 constexpr int64_t kMostSize = 1 << 24;  // of a dimension, so that a row's bytes can be counted in ints
 constexpr int64_t kMostProducts = 1 << 26;  // of one row of pixels by one row of taps
-
-int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Sizes along one axis.
 struct Axis {

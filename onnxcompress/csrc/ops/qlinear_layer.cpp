@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "cpu/quantize.hpp"
+#include "ops/rounding.hpp"
 
 namespace oc {
 
@@ -12,8 +13,6 @@ namespace {
 
 constexpr int kMostK = 65536;  // sums of k products of a byte by a weight fit into 32 bits
 constexpr int64_t kMostN = 1 << 30;
-
-int round_up(int x, int step) { return (x + step - 1) / step * step; }
 
 }  // namespace
 
