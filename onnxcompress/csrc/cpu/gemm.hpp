@@ -96,10 +96,13 @@ __attribute__((noinline)) void multiply(const Rows& rows, const Weights& weights
       for (int k = 0; k < weights.k; k += 4, w += Width * kLanes * 4, a.advance()) {
         vi b[NV];
         unroll<NV>([&](auto v) OC_LAMBDA { b[v] = load(w + v * kLanes * 4); });
-        if constexpr (MR <= 2)  // weights are used once, at the speed of memory: the processor alone fetches them late
+        if constexpr (MR <= 2) {  // weights are used once, at the speed of memory: left alone they come late
           unroll<NV>([&](auto v) OC_LAMBDA { __builtin_prefetch(w + 2048 + v * kLanes * 4, 0, 3); });
-        else  // all lines of a step: few tiles have much to bring each
-          for (int line = 0; line < step; line += 64) prefetch(ahead + line);
+        } else {
+          prefetch(ahead);
+          if (__builtin_expect(step > 64, false))  // few tiles have more than a line to bring each
+            for (int line = 64; line < step; line += 64) prefetch(ahead + line);
+        }
         ahead += step;
         unroll<MR>([&](auto m) OC_LAMBDA {
           vi x = broadcast4(a.at(m));
