@@ -78,7 +78,7 @@ def _why_not(node: ir.Node, block_size: int) -> str:
     given = given_inputs(node)
     outputs = {port.name for port, value in zip(_ports(node), node.outputs, strict=False) if value.name}
     inputs = int(given["w"].shape[1])  # type: ignore[index, arg-type]
-    if inputs % block_size:
+    if not inputs or inputs % block_size:
         return f"8 bits: {inputs} inputs are no blocks of {block_size}"
     if node.op_type == "QLinear":
         if node.attributes.get_int("dynamic", 0):

@@ -23,8 +23,13 @@ def dense_weights(
     return grid.transpose(1, 2).reshape(groups * n, -1)[:rows, :columns]
 
 
-def on_blocks(dense: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
-    """The torch function of a linear layer with its weights made of their blocks; gradients reach `values`."""
+def on_blocks(
+    dense: Callable[..., tuple[Any, ...]], columns: Callable[[Any], int] = lambda attributes: attributes["in_features"]
+) -> Callable[..., tuple[Any, ...]]:
+    """The torch function of a layer with its weights [rows, `columns(attributes)`] made of their blocks.
+
+    Gradients reach `values`.
+    """
 
     def sparse(
         attributes: Any,
@@ -37,7 +42,7 @@ def on_blocks(dense: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any,
         w_scale: torch.Tensor,
         *rest: torch.Tensor | None,
     ) -> tuple[Any, ...]:
-        w = dense_weights(values, row_start, column, w_scale, attributes["in_features"])
+        w = dense_weights(values, row_start, column, w_scale, columns(attributes))
         return dense(attributes, x, x_scale, x_zero_point, w, w_scale, *rest)
 
     return sparse

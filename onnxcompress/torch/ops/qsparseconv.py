@@ -8,24 +8,25 @@ from typing import Any
 
 import torch
 
-from onnxcompress.torch.ops.blocks import dense_weights
+from onnxcompress.torch.ops.blocks import on_blocks
 from onnxcompress.torch.ops.qconv import qconv
 
 
-def qsparseconv(
+def _kernel(attributes: Mapping[str, Any]) -> tuple[int, ...]:
+    return (*attributes["kernel_shape"], attributes["in_channels"])
+
+
+def _dense(
     attributes: Mapping[str, Any],
     x: torch.Tensor,
     x_scale: torch.Tensor,
     x_zero_point: torch.Tensor,
-    values: torch.Tensor,
-    row_start: torch.Tensor,
-    column: torch.Tensor,
-    w_scale: torch.Tensor,
+    w: torch.Tensor,
     *rest: torch.Tensor | None,
 ) -> tuple[torch.Tensor | None, ...]:
-    """qconv with the weights made of their blocks; gradients reach `values`."""
-    kernel = (*attributes["kernel_shape"], attributes["in_channels"])
-    w = dense_weights(values, row_start, column, w_scale, prod(kernel))
     fixed = {**attributes, "group": 1, "x_layout": "NHWC", "y_layout": "NHWC", "residual_after": 0}
-    inputs = [x, x_scale, x_zero_point, w.reshape(-1, *kernel), w_scale, *rest]
+    inputs = [x, x_scale, x_zero_point, w.reshape(-1, *_kernel(attributes)), *rest]
     return qconv(fixed, *inputs, *[None] * (16 - len(inputs)))
+
+
+qsparseconv = on_blocks(_dense, lambda attributes: prod(_kernel(attributes)))
