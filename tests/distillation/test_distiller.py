@@ -351,7 +351,9 @@ def test_the_same_run_gives_the_same_model(teacher: ir.Model) -> None:
     assert without_times(one) == without_times(other) != without_times(third)
 
 
-@pytest.mark.parametrize("stop_at", [1, 7, 10])
+@pytest.mark.parametrize(
+    "stop_at", [pytest.param(1, marks=pytest.mark.slow), 7, pytest.param(10, marks=pytest.mark.slow)]
+)
 def test_a_run_that_was_cut_off_ends_where_it_would_have(teacher: ir.Model, tmp_path: Path, stop_at: int) -> None:
     """The data fails in the middle of a run: between two checkpoints, or right after one."""
     student, calls = pruned(teacher), 0

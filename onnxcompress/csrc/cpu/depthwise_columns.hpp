@@ -179,9 +179,10 @@ struct Strip {
   ptrdiff_t index, row_stride;  // of the first element of the output
 };
 
-// The sums of R rows and kPixels columns: [row][column]. kW, kQuads and kStride are 0 where they are only known at run
-// time; `apart` and `tap` are bytes between columns of the output and between taps.
-template <int R, int kW, int kQuads, int kStride>
+// The sums of R rows, of the kPacked that weights are packed for, and kPixels columns: [row][column]. kW, kQuads and
+// kStride are 0 where they are only known at run time; `apart` and `tap` are bytes between columns of the output and
+// between taps.
+template <int R, int kW, int kQuads, int kStride, int kPacked>
 OC_INLINE void sum_up(const Strip& s, const uint8_t* x, const int8_t* w, ptrdiff_t apart, ptrdiff_t tap, vi initial,
                       vi* sums) {
   unroll<R * kPixels>([&](auto j) OC_LAMBDA { sums[j] = initial; });
@@ -197,16 +198,16 @@ OC_INLINE void sum_up(const Strip& s, const uint8_t* x, const int8_t* w, ptrdiff
   if constexpr (kStride == 1 && kQuads == 1) {  // few enough columns to keep them all in registers
     vi bytes[kPixels + kW - 1];
     unroll<kPixels + kW - 1>([&](auto i) OC_LAMBDA { bytes[i] = load_once(x + i * 64); });
-    unroll<kW>([&](auto kx) OC_LAMBDA { step(bytes + kx, w + kx * R * 64); });
+    unroll<kW>([&](auto kx) OC_LAMBDA { step(bytes + kx, w + kx * kPacked * 64); });
   } else if constexpr (kW != 0) {
     unroll<kW * kQuads>([&](auto t) OC_LAMBDA {
       vi bytes[kPixels];
       read(x + t * 64, bytes);
-      step(bytes, w + t * R * 64);
+      step(bytes, w + t * kPacked * 64);
     });
   } else {
     for (int kx = 0; kx < s.kw; kx++, x += tap)
-      for (int q = 0; q < s.quads; q++, w += R * 64) {
+      for (int q = 0; q < s.quads; q++, w += kPacked * 64) {
         vi bytes[kPixels];
         read(x + q * 64, bytes);
         step(bytes, w);
@@ -214,7 +215,7 @@ OC_INLINE void sum_up(const Strip& s, const uint8_t* x, const int8_t* w, ptrdiff
   }
 }
 
-template <int R, int kW, int kQuads, int kStride, class Sink>
+template <int R, int kW, int kQuads, int kStride, class Sink, int kPacked = R>
 __attribute__((noinline)) void strip(const Strip& s, const Sink& the_sink) {
   const Sink sink = the_sink;  // stores of bytes could alias it elsewhere
   const ptrdiff_t quads = kQuads ? kQuads : s.quads;
@@ -225,15 +226,17 @@ __attribute__((noinline)) void strip(const Strip& s, const Sink& the_sink) {
   const int8_t* const w = s.w;
   ptrdiff_t index = s.index;
   const ptrdiff_t channels = s.channels, row_stride = s.row_stride;
-  const bool whole = s.wanted_rows >= R && s.wanted_channels >= 16;
   int i = 0;
+  auto sum = [&](vi* sums) OC_LAMBDA {
+    const int8_t* weights = w;
+    if (kW * kQuads * R > 8) asm volatile("" : "+r"(weights));  // keeps GCC from moving all weights to the stack
+    sum_up<R, kW, kQuads, kStride, kPacked>(s, x, weights, apart, tap, initial, sums);
+  };
   auto advance = [&]() OC_LAMBDA { i += kPixels, x += kPixels * apart, index += kPixels * channels; };
-  if (whole)
+  if (s.wanted_rows >= R && s.wanted_channels >= 16)
     for (const int end = s.wanted_columns - kPixels; i <= end; advance()) {
       vi sums[R * kPixels];
-      const int8_t* weights = w;
-      if (kW * kQuads * R > 8) asm volatile("" : "+r"(weights));  // keeps GCC from moving all weights to the stack
-      sum_up<R, kW, kQuads, kStride>(s, x, weights, apart, tap, initial, sums);
+      sum(sums);
       unroll<R>([&](auto r) OC_LAMBDA {
         vf values[kPixels];
         unroll<kPixels>([&](auto p) OC_LAMBDA { values[p] = fma(to_float(sums[r * kPixels + p]), scale, offset); });
@@ -242,7 +245,7 @@ __attribute__((noinline)) void strip(const Strip& s, const Sink& the_sink) {
     }
   for (; i < s.wanted_columns; advance()) {
     vi sums[R * kPixels];
-    sum_up<R, 0, 0, 0>(s, x, w, apart, tap, initial, sums);
+    sum(sums);
     unroll<R>([&](auto r) OC_LAMBDA {
       if (r >= s.wanted_rows) return;
       vf values[kPixels];
@@ -256,15 +259,16 @@ __attribute__((noinline)) void strip(const Strip& s, const Sink& the_sink) {
 template <class Sink>
 using StripKernel = void (*)(const Strip&, const Sink&);
 
+// For `wanted` rows of the output, the weights being packed for `rows`.
 template <class Sink>
-StripKernel<Sink> choose(const DepthwiseWindow& w, int rows) {
+StripKernel<Sink> choose(const DepthwiseWindow& w, int rows, int wanted) {
   const int all = quads(w, rows);
   if (w.dilation_w == 1 && w.kw == 3 && all == 1) {
     if (rows == 2 && w.stride_w == 1) return strip<2, 3, 1, 1, Sink>;
     if (rows == 1) return w.stride_w == 1 ? strip<1, 3, 1, 1, Sink> : strip<1, 3, 1, 0, Sink>;
   }
   if (w.dilation_w == 1 && w.kw == 5 && all == 2) {
-    if (rows == 4) return strip<4, 5, 2, 0, Sink>;
+    if (rows == 4) return wanted > 2 ? strip<4, 5, 2, 0, Sink> : strip<2, 5, 2, 0, Sink, 4>;
     if (rows == 2) return strip<2, 5, 2, 0, Sink>;
   }
   if (w.dilation_w == 1 && w.kw == 7 && all == 2 && rows == 2) return strip<2, 7, 2, 0, Sink>;
@@ -282,8 +286,8 @@ void run(const DepthwiseFilter& f, int first, const int8_t* packed, const Depthw
   uint8_t* const outside = image.scratch;
   uint8_t* const interleaved = image.scratch + kChunk;
   std::memset(outside, f.x_zero, kChunk);
-  const StripKernel<Sink> kernel = choose<Sink>(window, rows);
   for (int row = image.row_begin; row < image.row_end; row += rows) {
+    const StripKernel<Sink> kernel = choose<Sink>(window, rows, image.row_end - row);
     const int top = row * window.stride_h - window.pad_top;
     for (int c = first; c < f.channels; c += kChunk) {
       const int n = least(f.channels - c, kChunk);
