@@ -79,3 +79,16 @@ def test_every_shape_of_tile(outputs: int, pixels: int) -> None:
     for after in (0, 1):
         case = replace(source, inputs=inputs, attributes={**source.attributes, "residual_after": after}, share=0.02)
         compare(case, forms.reference(case), forms.kernel(case, ""), case.steps, False)
+
+
+def test_winograd_of_more_tiles_than_are_transformed_at_a_time() -> None:
+    """Independent: sums of nine products of matrices, exact in double precision."""
+    rng = np.random.default_rng(3)
+    x = rng.integers(0, 256, (1, 96, 94, 256)).astype(np.uint8)
+    w = np.clip(np.rint(rng.normal(0, 30, (128, 3, 3, 256))), -127, 127).astype(np.int8)
+    one, zero = np.float32(1), np.uint8(131)
+    inputs: list[Any] = [x, one, zero, w, one]
+    case = Case("QConv", "many tiles", inputs, {"pads": [1, 1, 1, 1]}, ("y_float",))
+    centred = np.pad(x.astype(np.float64) - 131, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    taps = [centred[:, i : i + 96, j : j + 94] @ w[:, i, j].T.astype(np.float64) for i in range(3) for j in range(3)]
+    np.testing.assert_array_equal(forms.kernel(case, "")["y_float"], np.sum(taps, axis=0).astype(np.float32))

@@ -32,26 +32,37 @@ struct WinogradTiles {
   int channels, top, left, count;
 };
 
-// Weights: a segment for each of the 36 products, with zeros for their `initial`; `offset` is added to each output.
-struct WinogradWeights {
-  PackedWords packed;
-  const int32_t* offset;
-};
-
-// Between a tile's inputs, and sums, of one product and the next, in values.
-struct WinogradScratch {
-  int16_t* inputs;    // [36][count][channels, padded]
-  int32_t* products;  // [36][count][panel]
-  ptrdiff_t inputs_stride, products_stride;
+// Transformed inputs: [36][tile][channels, padded], with `stride` values from a product to the next.
+struct WinogradInputs {
+  int16_t* data;
+  ptrdiff_t stride;
   int channels;
 };
 
+// Transformed weights of `vectors` vectors of outputs from `column` on, all of one panel: the panel of PackedWords for
+// each of the 36 products, `stride` bytes apart.
+struct WinogradWeights {
+  int8_t* data;
+  ptrdiff_t stride;
+  int column, vectors;
+};
+
+// Sums of the products: [36][tile][vector][lane], with `stride` values from a product to the next.
+struct WinogradSums {
+  int32_t* data;
+  ptrdiff_t stride;
+};
+
 struct WinogradKernels {
-  int words;  // channels are padded to a multiple of these
-  void (*to_bytes)(const WinogradTiles& x, const WinogradWeights& w, const WinogradScratch& scratch,
-                   const Epilogue& epilogue, uint8_t* y);
-  void (*to_floats)(const WinogradTiles& x, const WinogradWeights& w, const WinogradScratch& scratch,
-                    const Epilogue& epilogue, float* y);
+  int words;  // channels of inputs are padded to a multiple of these
+  void (*transform_inputs)(const WinogradTiles& x, const WinogradInputs& inputs);
+  // From those of the direct convolution, whose channels must be a multiple of 4.
+  void (*transform_weights)(const PackedWeights& direct, int channels, const WinogradWeights& weights);
+  // The outputs of the tiles; `offset` is added to each of their sums.
+  void (*to_bytes)(const WinogradTiles& x, const WinogradInputs& inputs, const WinogradWeights& weights,
+                   const WinogradSums& sums, const int32_t* offset, const Epilogue& epilogue, uint8_t* y);
+  void (*to_floats)(const WinogradTiles& x, const WinogradInputs& inputs, const WinogradWeights& weights,
+                    const WinogradSums& sums, const int32_t* offset, const Epilogue& epilogue, float* y);
 };
 
 }  // namespace oc

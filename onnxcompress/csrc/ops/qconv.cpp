@@ -46,7 +46,7 @@ class QConv : public Kernel {
     if (groups_ > 1 && groups_ == w_.dim(0) && w_.dim(3) == 1 && !to_planes_ && !scales_.epilogue(0).after)
       depthwise_ = make_depthwise();
     if (!from_planes_ && !to_planes_ && Winograd::suits(w_, window_, groups_))
-      winograd_.emplace(w_, window_, x_zero_);
+      winograd_.emplace(filters_[0], channels_, window_, x_zero_);
   }
 
   void compute(Context& context) override {

@@ -1,6 +1,7 @@
 #include "ops/qconv_winograd.hpp"
 
 #include <cmath>
+#include <cstdlib>
 
 #include "ops/rounding.hpp"
 #include "ops/tasks.hpp"
@@ -9,12 +10,14 @@ namespace oc {
 
 namespace {
 
-constexpr int kInputsSlot = 2, kProductsSlot = 3;
-constexpr int64_t kMostBytes = 2 << 20;        // of transformed weights, which take eight times their memory
-constexpr int64_t kBlockBytes = 512 << 10;     // of L2, for the inputs and sums of a block of tiles
-constexpr int64_t kLeastTiles = 24;            // of a block: each reads all weights
-constexpr int64_t kMostSum = (1 << 25) / 255;  // of weights of one sign, so that outputs are below 2^25
-constexpr int kG[6][3] = {{6, 0, 0}, {-1, -1, -1}, {-1, 1, -1}, {1, 2, 4}, {1, -2, 4}, {0, 0, 6}};
+enum Slot { kShared = 2, kOwn, kSums };  // scratch: inputs of all tasks, inputs or weights of one, its sums
+
+constexpr int64_t kWeightsBytes = 320 << 10;     // of L2, for weights that are not kept
+constexpr int64_t kBlockBytes = 512 << 10;       // of L2, for the inputs and sums of a block of tiles
+constexpr int64_t kMostKept = 2 << 20;           // bytes of transformed weights
+constexpr int64_t kSharedInputs = 4 << 20;       // of a run that transforms its weights
+constexpr int64_t kLeastTiles = 24;              // of a task: each reads all weights
+constexpr int64_t kMostSum = (1 << 25) / 255;    // of weights of one sign, so that outputs are below 2^25
 
 // Values from one product's block to the next: an odd number of cache lines, so that the 36 do not share sets.
 template <class T>
@@ -26,9 +29,8 @@ ptrdiff_t odd_lines(size_t values) {
 
 bool Winograd::suits(const Tensor& w, const Window& window, int groups) {
   if (groups != 1 || window.kh != 3 || window.kw != 3 || window.stride_h != 1 || window.stride_w != 1 ||
-      window.dilation_h != 1 || window.dilation_w != 1)
+      window.dilation_h != 1 || window.dilation_w != 1 || w.dim(3) % 4)
     return false;
-  if (w.size() / 9 * kWinogradProducts * 2 > kMostBytes) return false;
   const int64_t taps = 9 * w.dim(3);
   for (int64_t o = 0; o < w.dim(0); o++) {
     int64_t positive = 0, negative = 0;
@@ -39,79 +41,138 @@ bool Winograd::suits(const Tensor& w, const Window& window, int groups) {
   return true;
 }
 
-Winograd::Winograd(const Tensor& w, const Window& window, uint8_t x_zero)
-    : w_(w.as<int8_t>(), w.as<int8_t>() + w.size()),
+Winograd::Winograd(const PackedWeights& direct, int channels, const Window& window, uint8_t x_zero)
+    : direct_(direct),
       window_(window),
-      outputs_(static_cast<int>(w.dim(0))),
-      channels_(static_cast<int>(w.dim(3))),
-      x_zero_(x_zero) {}
+      channels_(channels),
+      padded_(round_up(channels, winograd().words)),
+      keeps_(int64_t{direct.n} * channels * kWinogradProducts * 2 <= kMostKept),
+      border_(channels) {
+  std::memset(border_.data(), x_zero, channels);
+}
 
 int64_t Winograd::tiles(const Run& run) const {
   return run.images * ceil_divide(run.out_height, kWinogradOutputs) * ceil_divide(run.out_width, kWinogradOutputs);
+}
+
+// Tiles whose transformed inputs are there at a time where weights are not kept.
+int64_t Winograd::tiles_at_once(int64_t tiles) const {
+  const int64_t parts = ceil_divide(tiles * kWinogradProducts * padded_ * 2, kSharedInputs);
+  return ceil_divide(tiles, parts);
 }
 
 // By the number of vector products that would take as long: measured on a Zen 4.
 bool Winograd::pays(const Run& run) const {
   const double pixels = double(run.images) * run.out_height * run.out_width, count = tiles(run);
   if (pixels >= 1u << 31) return false;
-  const double c = round_up(channels_, winograd().words), k = round_up(outputs_, convolution().lanes);
-  const double direct = pixels * 9 * round_up(channels_, 4) * k / 4;
-  const double products = count * kWinogradProducts * round_up(channels_, 2) * k / 2;
-  const double transforms = count * 16 * (8 * c + 15 * k), reading = 64. * channels_ * k;
-  return direct > 1.1 * (products + transforms + reading);
+  const double c = channels_, k = round_up(direct_.n, convolution().lanes);
+  const double direct = pixels * 9 * c * k / 4, products = count * kWinogradProducts * c * k / 2;
+  const double transforms = count * 16 * (8. * padded_ + 15 * k);
+  const double weights = c * k * (keeps_ ? 64 : 200 * std::ceil(count / tiles_at_once(count)));
+  return direct > 1.1 * (products + transforms + weights);
 }
 
-// U = G w G', in the panels of the GEMM.
-void Winograd::transform_weights() {
-  const int k = round_up(channels_, 2), padded = round_up(outputs_, convolution().lanes);
-  Buffer<int16_t> transformed(static_cast<size_t>(outputs_) * kWinogradProducts * k);
-  zeros_ = Buffer<int32_t>(padded), offset_ = Buffer<int32_t>(padded);
-  border_ = Buffer<uint8_t>(channels_);
-  std::memset(border_.data(), x_zero_, channels_);
-  for (int o = 0; o < outputs_; o++)
-    for (int c = 0; c < channels_; c++) {
-      const int8_t* w = w_.data() + static_cast<size_t>(o) * 9 * channels_ + c;
-      int half[6][3] = {};
-      for (int i = 0; i < 6; i++)
-        for (int x = 0; x < 3; x++)
-          for (int y = 0; y < 3; y++) half[i][x] += kG[i][y] * w[(y * 3 + x) * channels_];
-      for (int i = 0; i < 6; i++)
-        for (int j = 0; j < 6; j++) {
-          int value = 0;
-          for (int x = 0; x < 3; x++) value += kG[j][x] * half[i][x];
-          transformed[(static_cast<size_t>(o) * kWinogradProducts + i * 6 + j) * k + c] = static_cast<int16_t>(value);
-        }
-      for (int t = 0; t < 9; t++) offset_[o] -= w[t * channels_] * x_zero_;
-    }
-  data_ = Buffer<int8_t>(static_cast<size_t>(padded) * kWinogradProducts * k * 2);
-  convolution().pack(reinterpret_cast<const int8_t*>(transformed.data()), outputs_, kWinogradProducts, 2 * k, 2 * k,
-                     data_.data());
-  w_ = {};
-}
+// One run, of which tasks take tiles by groups of vectors of outputs.
+struct Winograd::Call {
+  const Winograd& self;
+  const Run& run;
+  const Epilogue& epilogue;
+  const int lanes = convolution().lanes, vectors = static_cast<int>(ceil_divide(self.direct_.n, lanes));
+  const int64_t vector_bytes = int64_t{kWinogradProducts} * self.channels_ * 2 * lanes;
+  const int group = group_vectors();
+  const int64_t groups = ceil_divide(vectors, group), total = self.tiles(run);
+
+  // Groups lie within panels: a panel is one, or some of them.
+  int group_vectors() const {
+    int most = convolution().panel / lanes;
+    while (!self.keeps_ && most > 1 && most * vector_bytes > kWeightsBytes) most /= 2;
+    return most;
+  }
+
+  ptrdiff_t weights_stride() const { return odd_lines<int8_t>(size_t(self.channels_) * 2 * lanes * group); }
+  size_t weights_bytes() const { return kWinogradProducts * weights_stride(); }
+
+  WinogradWeights weights(int64_t i, int8_t* data) const {
+    const int first = static_cast<int>(i) * group;
+    return {data, weights_stride(), first * lanes, std::min(group, vectors - first)};
+  }
+
+  WinogradTiles tiles(int64_t first, int64_t count) const {
+    return {run.x, self.border_.data(), run.height, run.width, run.out_height, run.out_width,
+            ceil_divide(run.out_height, kWinogradOutputs), ceil_divide(run.out_width, kWinogradOutputs), first,
+            self.channels_, self.window_.top, self.window_.left, static_cast<int>(count)};
+  }
+
+  WinogradInputs inputs(int64_t count, int slot) const {
+    const ptrdiff_t stride = odd_lines<int16_t>(count * self.padded_);
+    return {reinterpret_cast<int16_t*>(scratch(slot, kWinogradProducts * stride * 2)), stride, self.padded_};
+  }
+
+  void multiply(const WinogradTiles& x, const WinogradInputs& inputs, const WinogradWeights& weights) const {
+    const ptrdiff_t stride = odd_lines<int32_t>(size_t(x.count) * weights.vectors * lanes);
+    const WinogradSums sums{reinterpret_cast<int32_t*>(scratch(kSums, kWinogradProducts * stride * 4)), stride};
+    const int32_t* offset = self.direct_.initial;
+    if (run.y) winograd().to_bytes(x, inputs, weights, sums, offset, epilogue, run.y);
+    else winograd().to_floats(x, inputs, weights, sums, offset, epilogue, run.y_float);
+  }
+
+  double tasks() const {
+    return task_count(total * double(kWinogradProducts) * self.channels_ * self.direct_.n / 150);
+  }
+
+  void transform_weights(Buffer<int8_t>& kept) const {
+    kept = Buffer<int8_t>(groups * weights_bytes());
+    for (int64_t i = 0; i < groups; i++)
+      winograd().transform_weights(self.direct_, self.channels_, weights(i, kept.data() + i * weights_bytes()));
+  }
+
+  // Tasks of blocks of tiles, by weights that are kept.
+  void by_tiles(Context& context, int8_t* kept) const {
+    const int64_t tile_bytes = kWinogradProducts * (2 * self.padded_ + 4 * lanes * std::min(group, vectors));
+    const int64_t wanted = std::min<int64_t>(std::lround(tasks()), total / kLeastTiles);
+    const int64_t pieces = std::clamp<int64_t>(wanted, ceil_divide(total * tile_bytes, kBlockBytes), total);
+    const int64_t step = ceil_divide(total, pieces);
+    context.parallel(ceil_divide(total, step), [&](size_t piece) {
+      const int64_t first = static_cast<int64_t>(piece) * step;
+      const WinogradTiles x = tiles(first, std::min(step, total - first));
+      const WinogradInputs mine = inputs(x.count, kOwn);
+      winograd().transform_inputs(x, mine);
+      for (int64_t i = 0; i < groups; i++) multiply(x, mine, weights(i, kept + i * weights_bytes()));
+    });
+  }
+
+  // Tasks of groups of outputs, each of which transforms its weights; the inputs of all are transformed before.
+  void by_outputs(Context& context, int64_t begin, int64_t count) const {
+    const WinogradInputs shared = inputs(count, kShared);
+    auto from = [&](int64_t i) {
+      return WinogradInputs{shared.data + i * self.padded_, shared.stride, self.padded_};
+    };
+    const int64_t few = std::max<int64_t>(4, ceil_divide(count, 8));
+    context.parallel(ceil_divide(count, few), [&](size_t i) {
+      const int64_t first = static_cast<int64_t>(i) * few;
+      winograd().transform_inputs(tiles(begin + first, std::min(few, count - first)), from(first));
+    });
+    const int64_t most = std::max<int64_t>(16, kBlockBytes / 2 / (kWinogradProducts * 4 * lanes * group));
+    const int64_t step = ceil_divide(count, ceil_divide(count, most));
+    context.parallel(groups, [&](size_t i) {
+      const WinogradWeights mine = weights(i, reinterpret_cast<int8_t*>(scratch(kOwn, weights_bytes())));
+      winograd().transform_weights(self.direct_, self.channels_, mine);
+      for (int64_t first = 0; first < count; first += step)
+        multiply(tiles(begin + first, std::min(step, count - first)), from(first), mine);
+    });
+  }
+};
 
 void Winograd::compute(Context& context, const Run& run, Epilogue epilogue) {
   epilogue.residual = run.residual;
-  std::call_once(transformed_, [&] { transform_weights(); });
-  const int k = round_up(channels_, 2), channels = round_up(channels_, winograd().words);
-  const int panel = std::min(convolution().panel, round_up(outputs_, convolution().lanes));
-  const WinogradWeights weights{{{data_.data(), zeros_.data(), outputs_, 2 * k, kWinogradProducts}}, offset_.data()};
-  const int64_t total = tiles(run), tile_bytes = kWinogradProducts * (2 * channels + 4 * panel);
-  const double nanoseconds = total * double(kWinogradProducts) * channels * outputs_ / 150;
-  const int64_t wanted = std::min<int64_t>(std::lround(task_count(nanoseconds)), total / kLeastTiles);
-  const int64_t pieces = std::clamp<int64_t>(wanted, ceil_divide(total * tile_bytes, kBlockBytes), total);
-  const int64_t step = ceil_divide(total, pieces);
-  context.parallel(ceil_divide(total, step), [&](size_t piece) {
-    WinogradTiles x{run.x, border_.data(), run.height, run.width, run.out_height, run.out_width,
-                    ceil_divide(run.out_height, kWinogradOutputs), ceil_divide(run.out_width, kWinogradOutputs),
-                    static_cast<int64_t>(piece) * step, channels_, window_.top, window_.left, 0};
-    x.count = static_cast<int>(std::min(step, total - x.first));
-    WinogradScratch mine{nullptr, nullptr, odd_lines<int16_t>(size_t(x.count) * channels),
-                         odd_lines<int32_t>(size_t(x.count) * panel), channels};
-    mine.inputs = reinterpret_cast<int16_t*>(scratch(kInputsSlot, kWinogradProducts * mine.inputs_stride * 2));
-    mine.products = reinterpret_cast<int32_t*>(scratch(kProductsSlot, kWinogradProducts * mine.products_stride * 4));
-    if (run.y) winograd().to_bytes(x, weights, mine, epilogue, run.y);
-    else winograd().to_floats(x, weights, mine, epilogue, run.y_float);
-  });
+  const Call call{*this, run, epilogue};
+  if (keeps_) {
+    std::call_once(transformed_, [&] { call.transform_weights(kept_); });
+    return call.by_tiles(context, kept_.data());
+  }
+  const int64_t step = tiles_at_once(call.total);
+  for (int64_t begin = 0; begin < call.total; begin += step)
+    call.by_outputs(context, begin, std::min(step, call.total - begin));
 }
 
 }  // namespace oc

@@ -205,8 +205,8 @@ DEPTHWISE = [
 # Those that are large enough for Winograd's algorithm, whose tiles are 4 x 4 outputs.
 WINOGRAD = [
     _case("winograd", (1, 24, 28, 64), 64, 3, pads=1),
-    _case("winograd, a tail of channels", (1, 24, 27, 70), 90, 3, pads=(1, 0, 2, 1), bias=False, per_channel=False),
-    _case("winograd, odd channels", (1, 32, 30, 47), 113, 3, pads=(0, 2, 1, 0), zero=0),
+    _case("winograd, a tail of channels", (1, 24, 27, 68), 90, 3, pads=(1, 0, 2, 1), bias=False, per_channel=False),
+    _case("winograd, odd outputs", (1, 32, 30, 44), 113, 3, pads=(0, 2, 1, 0), zero=0),
     _case("winograd, images of 25 tiles", (3, 20, 19, 64), 64, 3, pads=1, zero=255, table=_SILU),
     _case("winograd, few outputs", (1, 48, 48, 128), 20, 3, pads=1, zero=3),
     _case("winograd with a residual", (2, 22, 23, 64), 72, 3, pads=1, **_RESIDUAL),
@@ -215,6 +215,9 @@ WINOGRAD = [
     # Of one sign the weights of an output may sum up to 131586, so that its sum is below 2^25: 1036 of 127.
     _case("winograd, the largest sums", _white(1, 20, 24, 114), 64, 3, pads=1, w=127, zero=0, gain=40),
     _case("winograd, the least sums", _white(1, 20, 24, 114), 64, 3, pads=1, w=-127, zero=0, gain=40),
+    _case("winograd, weights that are not kept", (1, 20, 20, 172), 180, 3, pads=1, **_RESIDUAL),
+    _case("winograd, weights that are not kept, to floats", (1, 22, 18, 132), 230, 3, **_FLOATS),
+    _case("channels not in fours are not for winograd", (1, 24, 24, 62), 64, 3, pads=1),
     _case("sums too large for winograd", _white(1, 20, 24, 128), 64, 3, pads=1, w=127, zero=0, gain=40),
     _case("winograd, bytes of 0 and 255", _checkered(1, 24, 24, 64), 64, 3, pads=1),
 ]
