@@ -116,14 +116,20 @@ void transform_weights(const PackedWeights& direct, int channels, const Winograd
   const int panel = weights.column / (kPanel * kLanes) * (kPanel * kLanes);
   const ptrdiff_t step = least(kPanel * kLanes, padded(direct.n) - panel) * 4;  // from four values of k to the next
   const int8_t* from = direct.data + static_cast<ptrdiff_t>(panel) * direct.k * 3 + (weights.column - panel) * 4;
+  const int8_t* taps[3][3];
+  for (int ky = 0; ky < 3; ky++)
+    for (int kx = 0; kx < 3; kx++) taps[ky][kx] = from + (ky * direct.k + kx * channels) / 4 * step;
+  constexpr int kAhead = 8;  // vectors that are a panel apart do not come by themselves
   int8_t* to = weights.data;
   for (int c = 0; c < channels; c += 4, to += 2 * weights.vectors * kLanes * 4)
     for (int v = 0; v < weights.vectors; v++) {
+      const ptrdiff_t at = c / 4 * step + v * kLanes * 4;
       words first[3][3], second[3][3];
       unroll<3>([&](auto ky) OC_LAMBDA {
         unroll<3>([&](auto kx) OC_LAMBDA {
-          const ptrdiff_t at = (ky * direct.k + kx * channels + c) / 4;
-          load_weights(from + at * step + v * kLanes * 4, first[ky][kx], second[ky][kx]);
+          const int8_t* p = taps[ky][kx] + at;
+          load_weights(p, first[ky][kx], second[ky][kx]);
+          __builtin_prefetch(p + kAhead * step, 0, 3);
         });
       });
       transform_words(first, to + v * kLanes * 4, weights.stride);

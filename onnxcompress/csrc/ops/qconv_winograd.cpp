@@ -68,7 +68,7 @@ bool Winograd::pays(const Run& run) const {
   const double c = channels_, k = round_up(direct_.n, convolution().lanes);
   const double direct = pixels * 9 * c * k / 4, products = count * kWinogradProducts * c * k / 2;
   const double transforms = count * 16 * (8. * padded_ + 15 * k);
-  const double weights = c * k * (keeps_ ? 64 : 200 * std::ceil(count / tiles_at_once(count)));
+  const double weights = c * k * (keeps_ ? 64 : 150 * std::ceil(count / tiles_at_once(count)));
   return direct > 1.1 * (products + transforms + weights);
 }
 
