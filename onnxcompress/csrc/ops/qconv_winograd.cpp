@@ -82,20 +82,21 @@ struct Winograd::Call {
   const int group = group_vectors();
   const int64_t groups = ceil_divide(vectors, group), total = self.tiles(run);
 
-  // Groups lie within panels: a panel is one, or some of them.
+  // No group reaches from one panel into the next.
   int group_vectors() const {
     int most = convolution().panel / lanes;
     while (!self.keeps_ && most > 1 && most * vector_bytes > kWeightsBytes) most /= 2;
-    return most;
+    return std::min(most, vectors);
   }
 
-  ptrdiff_t weights_stride() const { return odd_lines<int8_t>(size_t(self.channels_) * 2 * lanes * group); }
-  size_t weights_bytes() const { return kWinogradProducts * weights_stride(); }
+  ptrdiff_t weights_stride(int count) const { return odd_lines<int8_t>(size_t(self.channels_) * 2 * lanes * count); }
+  size_t weights_bytes(int count) const { return kWinogradProducts * weights_stride(count); }
 
   WinogradWeights weights(int64_t i, int8_t* data) const {
-    const int first = static_cast<int>(i) * group;
-    return {data, weights_stride(), first * lanes, std::min(group, vectors - first)};
+    const int first = static_cast<int>(i) * group, count = std::min(group, vectors - first);
+    return {data, weights_stride(count), first * lanes, count};
   }
+  WinogradWeights kept_weights(int64_t i, int8_t* kept) const { return weights(i, kept + i * weights_bytes(group)); }
 
   WinogradTiles tiles(int64_t first, int64_t count) const {
     return {run.x, self.border_.data(), run.height, run.width, run.out_height, run.out_width,
@@ -121,14 +122,15 @@ struct Winograd::Call {
   }
 
   void transform_weights(Buffer<int8_t>& kept) const {
-    kept = Buffer<int8_t>(groups * weights_bytes());
+    const int last = vectors - static_cast<int>(groups - 1) * group;
+    kept = Buffer<int8_t>((groups - 1) * weights_bytes(group) + weights_bytes(last));
     for (int64_t i = 0; i < groups; i++)
-      winograd().transform_weights(self.direct_, self.channels_, weights(i, kept.data() + i * weights_bytes()));
+      winograd().transform_weights(self.direct_, self.channels_, kept_weights(i, kept.data()));
   }
 
   // Tasks of blocks of tiles, by weights that are kept.
   void by_tiles(Context& context, int8_t* kept) const {
-    const int64_t tile_bytes = kWinogradProducts * (2 * self.padded_ + 4 * lanes * std::min(group, vectors));
+    const int64_t tile_bytes = kWinogradProducts * (2 * self.padded_ + 4 * lanes * group);
     const int64_t wanted = std::min<int64_t>(std::lround(tasks()), total / kLeastTiles);
     const int64_t pieces = std::clamp<int64_t>(wanted, ceil_divide(total * tile_bytes, kBlockBytes), total);
     const int64_t step = ceil_divide(total, pieces);
@@ -137,7 +139,7 @@ struct Winograd::Call {
       const WinogradTiles x = tiles(first, std::min(step, total - first));
       const WinogradInputs mine = inputs(x.count, kOwn);
       winograd().transform_inputs(x, mine);
-      for (int64_t i = 0; i < groups; i++) multiply(x, mine, weights(i, kept + i * weights_bytes()));
+      for (int64_t i = 0; i < groups; i++) multiply(x, mine, kept_weights(i, kept));
     });
   }
 
@@ -155,7 +157,7 @@ struct Winograd::Call {
     const int64_t most = std::max<int64_t>(16, kBlockBytes / 2 / (kWinogradProducts * 4 * lanes * group));
     const int64_t step = ceil_divide(count, ceil_divide(count, most));
     context.parallel(groups, [&](size_t i) {
-      const WinogradWeights mine = weights(i, reinterpret_cast<int8_t*>(scratch(kOwn, weights_bytes())));
+      const WinogradWeights mine = weights(i, reinterpret_cast<int8_t*>(scratch(kOwn, weights_bytes(group))));
       winograd().transform_weights(self.direct_, self.channels_, mine);
       for (int64_t first = 0; first < count; first += step)
         multiply(tiles(begin + first, std::min(step, count - first)), from(first), mine);

@@ -212,9 +212,10 @@ WINOGRAD = [
     _case("winograd with a residual", (2, 22, 23, 64), 72, 3, pads=1, **_RESIDUAL),
     _case("winograd with a residual after", (1, 26, 25, 96), 64, 3, pads=1, table=_SILU, **_AFTER, body_steps=4),
     _case("winograd to floats", (1, 26, 25, 96), 75, 3, **_FLOATS),
-    # Of one sign the weights of an output may sum up to 131586, so that its sum is below 2^25: 1036 of 127.
-    _case("winograd, the largest sums", _white(1, 20, 24, 114), 64, 3, pads=1, w=127, zero=0, gain=40),
-    _case("winograd, the least sums", _white(1, 20, 24, 114), 64, 3, pads=1, w=-127, zero=0, gain=40),
+    # Of one sign the weights of an output may sum up to 131586, so that its sum is below 2^25: 1036 of 127. Nine
+    # times a multiple of four channels are 1008 of them.
+    _case("winograd, the largest sums", _white(1, 20, 24, 112), 64, 3, pads=1, w=127, zero=0, gain=40),
+    _case("winograd, the least sums", _white(1, 20, 24, 112), 64, 3, pads=1, w=-127, zero=0, gain=40),
     _case("winograd, weights that are not kept", (1, 20, 20, 172), 180, 3, pads=1, **_RESIDUAL),
     _case("winograd, weights that are not kept, to floats", (1, 22, 18, 132), 230, 3, **_FLOATS),
     _case("channels not in fours are not for winograd", (1, 24, 24, 62), 64, 3, pads=1),
